@@ -1,0 +1,1 @@
+"""The read-only dashboard: shows what lies under ``published/`` and nothing else."""

@@ -1,0 +1,42 @@
+"""The entry of the dashboard: ``streamlit run dashboard/app.py`` from the repository's root."""
+
+import logging
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+# `streamlit run` puts this file's folder on the path, not the root that the imports start from.
+_ROOT = str(Path(__file__).resolve().parents[1])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+log = logging.getLogger("dashboard")
+
+st.set_page_config(page_title="tomoforge", layout="wide", initial_sidebar_state="expanded")
+
+# A page's address is its file's name. No icons: a page's icon becomes the tab's favicon, which
+# Streamlit fetches from the internet.
+page = st.navigation(
+    [
+        st.Page("stages/run.py", title="Run", default=True),
+        st.Page("stages/samples.py", title="Samples & scans"),
+        st.Page("stages/volumes.py", title="Reconstructions & segmentations"),
+        st.Page("stages/models.py", title="Models"),
+        st.Page("stages/absorption.py", title="Absorption"),
+    ]
+)
+
+with st.sidebar:
+    st.caption("Read-only view of what the flows have published. Reload for newer results.")
+
+try:
+    page.run()
+except Exception:
+    # The one place that catches all: a user reads a sentence, the traceback goes to the log.
+    log.exception("the page %s could not be drawn", page.title)
+    st.error(
+        "This page could not be drawn. The reason is in the log of the dashboard; "
+        "the other pages are not affected.",
+        icon=":material/error:",
+    )

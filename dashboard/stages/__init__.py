@@ -1,0 +1,1 @@
+"""The pages: one script a stage, run by Streamlit through ``dashboard/app.py``."""

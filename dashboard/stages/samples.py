@@ -1,0 +1,9 @@
+"""Forged samples and the scans, simulated or measured."""
+
+from dashboard.stage import show_stage
+
+show_stage(
+    "Samples & scans",
+    "Samples as they were forged, and scans of samples, simulated or measured.",
+    ["scans", "samples"],
+)

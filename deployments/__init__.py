@@ -1,0 +1,1 @@
+"""Deployments: what runs where, and how it is brought up."""

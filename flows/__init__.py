@@ -1,0 +1,15 @@
+"""Prefect flows: recipes that join the tasks. ``python -m flows`` lists them."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+NAMES = ("end_to_end", "forge_dataset", "reconstruct_scan", "train_segmenter", "correct_absorption")
+
+
+def __getattr__(name: str) -> "dict[str, Flow]":
+    if name != "FLOWS":
+        raise AttributeError(f"module 'flows' has no attribute {name!r}")
+    return {flow: getattr(importlib.import_module(f"flows.{flow}"), flow) for flow in NAMES}

@@ -1,0 +1,339 @@
+"""What each stage shows to people: manifests, tables and pictures under ``published/``."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prefect import task
+from prefect.runtime import flow_run
+
+from tasks.absorption import FACTORS
+from tasks.artefacts import OPTIONS
+from tasks.samples import LABELS, RECORD
+from tasks.scans import REPORT, SCAN
+from tasks.segmenter import MODEL
+from tasks.volumes import CENTRE, VOLUME
+from tomoforge.absorption.compare import FactorComparison, compare_factors
+from tomoforge.absorption.pictures import factor_histograms
+from tomoforge.beamline import read_scan
+from tomoforge.pictures import (
+    labels_picture,
+    overlay_picture,
+    projection_picture,
+    training_picture,
+)
+from tomoforge.reconstruction import line_integrals, normalise, sinogram_picture, slice_pictures
+from tomoforge.results import Picture, Table, publish
+from tomoforge.segmentation.domain import domain_warnings
+from tomoforge.segmentation.metrics import segmentation_metrics
+from tomoforge.storage import Artefact, Workspace
+from tomoforge.units import m_to_um, rad_to_deg
+from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
+
+OUTSIDE = "outside the training domain"
+
+
+def _publish(
+    workspace: Workspace,
+    kind: str,
+    artefact: Artefact,
+    *,
+    title: str,
+    summary: Mapping[str, Any],
+    pictures: Mapping[str, Picture] | None = None,
+    tables: Mapping[str, Table] | None = None,
+    warnings: Sequence[str] = (),
+    sources: Mapping[str, Artefact] | None = None,
+    suffix: str = "",
+) -> str:
+    """Publish under the artefact's key and return the identifier."""
+    recorded = {k: v for k, v in workspace.read_provenance(artefact).items() if k != "files"}
+    identifier = artefact.key + suffix
+    publish(
+        workspace.folder("published"),
+        kind,
+        identifier,
+        title=title,
+        summary=summary,
+        pictures=pictures,
+        tables=tables,
+        warnings=warnings,
+        sources={role: item.key for role, item in (sources or {}).items()},
+        provenance=recorded,
+        run={"flow_run": flow_run.name, "flow": flow_run.flow_name},
+    )
+    return identifier
+
+
+@task(name="publish-sample", **OPTIONS)
+def publish_sample(workspace: Workspace, labels: Artefact, *, index: int) -> str:
+    """A forged sample: slices of its labels and how it came about."""
+    folder = workspace.path(labels)
+    record = json.loads((folder / RECORD).read_text())
+    volume, voxel_size = read_labels(folder / LABELS)
+    caption = "Middle slices of the forged labels: liquor, loop and crystal."
+    return _publish(
+        workspace,
+        "samples",
+        labels,
+        title=f"Sample {index}: {record['title']}",
+        summary={
+            "grid": volume.shape[0],
+            "voxel_size_um": round(m_to_um(voxel_size), 6),
+            **{f"fraction_{name}": value for name, value in record["fractions"].items()},
+            **{k: v for k, v in record["forging"].items() if isinstance(v, (str, int, float, bool))},
+            "rejected_tries": len(record["rejected"]),
+        },
+        pictures={"labels": Picture(labels_picture(volume, voxel_size, record["title"]), caption)},
+    )
+
+
+@task(name="publish-scan", **OPTIONS)
+def publish_scan(workspace: Workspace, scan: Artefact, *, name: str) -> str:
+    """A scan: one projection, one sinogram, and what validation had to say."""
+    folder = workspace.path(scan)
+    record = read_scan(folder / SCAN)
+    middle = record.projections.shape[0] // 2
+    row = record.projections.shape[1] // 2
+    transmission = normalise(record.projections[middle : middle + 1], record.flats, record.darks)[0]
+    counts = record.rows(row, row + 1)
+    sinogram, _ = line_integrals(
+        normalise(counts, record.flats[:, row : row + 1], record.darks[:, row : row + 1])
+    )
+    angle = rad_to_deg(float(record.angles[middle]))
+    report = folder / REPORT
+    warnings = json.loads(report.read_text())["warnings"] if report.exists() else []
+    return _publish(
+        workspace,
+        "scans",
+        scan,
+        title=f"Scan of {name}",
+        summary={
+            "projections": record.projections.shape[0],
+            "rows": record.projections.shape[1],
+            "columns": record.projections.shape[2],
+            "energy_kev": record.energy_kev,
+            "pixel_size_um": round(m_to_um(record.pixel_size), 6),
+            "first_angle_deg": round(rad_to_deg(float(record.angles[0])), 4),
+            "last_angle_deg": round(rad_to_deg(float(record.angles[-1])), 4),
+        },
+        pictures={
+            "projection": Picture(
+                projection_picture(transmission, record.pixel_size, f"{name}, {angle:.1f}°"),
+                f"Flat-corrected projection at {angle:.1f}°.",
+            ),
+            "sinogram": Picture(
+                sinogram_picture(sinogram[:, 0], record.angles, f"{name}, detector row {row}"),
+                f"Sinogram of detector row {row}: line integrals over angle.",
+            ),
+        },
+        warnings=warnings,
+    )
+
+
+@task(name="publish-volume", **OPTIONS)
+def publish_volume(workspace: Workspace, volume: Artefact, scan: Artefact, *, name: str) -> str:
+    """A reconstruction: three slices, the rotation centre, and the range of µ."""
+    folder = workspace.path(volume)
+    values, voxel_size = read_volume(folder / VOLUME)
+    centre = json.loads((folder / CENTRE).read_text())
+    clipped = sum(json.loads(p.read_text())["clipped_pixels"] for p in (folder / "slabs").glob("*.json"))
+    warnings = []
+    if not centre["agreed"]:
+        warnings.append(
+            f"the rotation centre is uncertain: estimates spread over {centre['spread_px']:.2f} px around "
+            f"{centre['centre_px']:.2f} px"
+        )
+    low, median, high = (float(v) for v in np.percentile(values, [1, 50, 99]))
+    pictures = {
+        plane: Picture(png, f"Middle {plane} slice, attenuation coefficient µ.")
+        for plane, png in slice_pictures(values, voxel_size, name).items()
+    }
+    return _publish(
+        workspace,
+        "volumes",
+        volume,
+        title=f"Reconstruction of {name}",
+        summary={
+            "centre_px": centre["centre_px"],
+            "centre_spread_px": centre["spread_px"],
+            "centre_agreed": centre["agreed"],
+            "voxel_size_um": round(m_to_um(voxel_size), 6),
+            "mu_1_percent_per_m": low,
+            "mu_median_per_m": median,
+            "mu_99_percent_per_m": high,
+            "clipped_pixels": clipped,
+        },
+        pictures=pictures,
+        warnings=warnings,
+        sources={"scan": scan},
+    )
+
+
+@task(name="publish-model", **OPTIONS)
+def publish_model(workspace: Workspace, model: Artefact, dataset: Artefact) -> str:
+    """A trained segmenter: its training curve and what it was trained on."""
+    folder = workspace.path(model) / MODEL
+    about = json.loads((folder / "model.json").read_text())
+    curve = pd.read_csv(folder / "training_curve.csv")
+    dice = curve[[c for c in curve.columns if c.startswith("pseudo_dice_")]].mean(axis=1)
+    return _publish(
+        workspace,
+        "models",
+        model,
+        title=f"Segmenter of {len(curve)} epochs",
+        summary={k: v for k, v in about.items() if isinstance(v, (str, int, float, bool))},
+        pictures={
+            "training_curve": Picture(
+                training_picture(curve["epoch"].tolist(), curve["training_loss"].tolist(), dice.tolist()),
+                "Loss and pseudo-Dice over the epochs.",
+            )
+        },
+        tables={"training_curve": Table(curve, "Training by epoch.")},
+        sources={"dataset": dataset},
+    )
+
+
+def metrics_table(truth: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
+    """The five metrics of every class, a row each."""
+    classes = {name: value for name, value in LABEL_NAMES.items() if value}
+    measured = segmentation_metrics(truth, predicted, classes)
+    return pd.DataFrame(
+        [
+            {
+                "class": name,
+                "recall": m.recall,
+                "iou": m.iou,
+                "f1": m.f1,
+                "f2": m.f2,
+                "precision": m.precision,
+            }
+            for name, m in measured.items()
+        ]
+    )
+
+
+def training_domain_warnings(
+    workspace: Workspace, model: Artefact, volume: Artefact, energy_kev: float | None
+) -> list[str]:
+    """Why a volume is unlike those that the model was trained on; empty if it is alike."""
+    values, voxel_size = read_volume(workspace.path(volume) / VOLUME)
+    reasons = domain_warnings(workspace.path(model) / MODEL, values, voxel_size, energy_kev=energy_kev)
+    return [f"{OUTSIDE}: {reason}" for reason in reasons]
+
+
+@task(name="publish-segmentation", **OPTIONS)
+def publish_segmentation(
+    workspace: Workspace,
+    segmentation: Artefact,
+    volume: Artefact,
+    model: Artefact,
+    *,
+    name: str,
+    truth: Artefact | None = None,
+    scan: Artefact | None = None,
+    energy_kev: float | None = None,
+) -> str:
+    """Predicted labels over the volume, and the metrics where the truth is known.
+
+    The energy, to be compared with the training's, is given or read from the scan.
+    """
+    if scan is not None:
+        energy_kev = read_scan(workspace.path(scan) / SCAN).energy_kev
+    values, voxel_size = read_volume(workspace.path(volume) / VOLUME)
+    predicted, _ = read_labels(workspace.path(segmentation) / LABELS)
+    warnings = training_domain_warnings(workspace, model, volume, energy_kev)
+    rows = [("predicted", predicted)]
+    tables, summary = {}, {}
+    if truth is not None:
+        true, _ = read_labels(workspace.path(truth) / LABELS)
+        rows.append(("truth", true))
+        metrics = metrics_table(true, predicted)
+        tables["metrics"] = Table(metrics, "Metrics of each class against the true labels.")
+        summary = {f"f1_{row['class']}": row["f1"] for _, row in metrics.iterrows()}
+    for label, value in LABEL_NAMES.items():
+        if value:
+            summary[f"voxels_{label}"] = int(np.count_nonzero(predicted == value))
+    title = f"Segmentation of {name}" + (f" ({OUTSIDE})" if warnings else "")
+    return _publish(
+        workspace,
+        "segmentations",
+        segmentation,
+        title=title,
+        summary=summary,
+        pictures={
+            "overlay": Picture(
+                overlay_picture(values, rows, voxel_size, title), "Outlines of the labels on the reconstruction."
+            )
+        },
+        tables=tables,
+        warnings=warnings,
+        sources={"volume": volume, "model": model},
+    )
+
+
+def read_factors(workspace: Workspace, factors: Artefact) -> pd.DataFrame:
+    """The table of absorption factors of a correction."""
+    return pd.read_parquet(workspace.path(factors) / FACTORS)
+
+
+def comparison_of(workspace: Workspace, truth: Artefact, predicted: Artefact) -> FactorComparison:
+    """Factors of predicted labels against those of true labels."""
+    return compare_factors(
+        read_factors(workspace, truth)["absorption_factor"].to_numpy(),
+        read_factors(workspace, predicted)["absorption_factor"].to_numpy(),
+    )
+
+
+@task(name="publish-absorption", **OPTIONS)
+def publish_absorption(
+    workspace: Workspace,
+    factors: Artefact,
+    reference: Artefact | None,
+    *,
+    name: str,
+    warnings: Sequence[str] = (),
+) -> str:
+    """Absorption factors; with ``reference`` (from true labels) also how they differ from it."""
+    table = read_factors(workspace, factors)
+    a = table["absorption_factor"].to_numpy()
+    summary: dict[str, Any] = {
+        "reflections": len(table),
+        "transmission_minimum": float(a.min()),
+        "transmission_maximum": float(a.max()),
+        "largest_sampling_error": float((table["standard_error"] / table["absorption_factor"]).max()),
+    }
+    tables = {"factors": Table(table, "Absorption factor of each reflection.")}
+    pictures = {}
+    if reference is not None:
+        true = read_factors(workspace, reference)["absorption_factor"].to_numpy()
+        compared = comparison_of(workspace, reference, factors)
+        summary |= {
+            "mean_relative_difference": compared.mean_absolute,
+            "largest_relative_difference": compared.largest,
+            "mean_signed_difference": compared.mean_signed,
+            "rms_difference": compared.rms,
+        }
+        pictures["histogram"] = Picture(
+            factor_histograms(true, a, truth_name="true labels", predicted_name="predicted labels"),
+            "Absorption factors by true and by predicted labels, and their relative difference.",
+        )
+        tables["comparison"] = Table(
+            pd.DataFrame([{"measure": key, "value": value} for key, value in summary.items()]),
+            "Predicted against true labels.",
+        )
+    sources = {"factors": factors} if reference is None else {"factors": factors, "reference": reference}
+    return _publish(
+        workspace,
+        "absorption",
+        factors,
+        title=f"Absorption factors of {name}",
+        summary=summary,
+        pictures=pictures,
+        tables=tables,
+        warnings=warnings,
+        sources=sources,
+        suffix="" if reference is None else "-compared",
+    )

@@ -1,0 +1,237 @@
+"""One end-to-end run in a page: headline figures for the terminal and the dashboard."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prefect import task
+from prefect.runtime import flow_run
+
+from tasks.artefacts import OPTIONS
+from tasks.publishing import OUTSIDE, comparison_of, metrics_table, read_factors, training_domain_warnings
+from tasks.samples import LABELS
+from tasks.scans import SCAN, material_mu
+from tasks.volumes import CENTRE, VOLUME
+from tomoforge.beamline import read_scan
+from tomoforge.config import OpticsSettings
+from tomoforge.pictures import overview_picture
+from tomoforge.reconstruction import normalise
+from tomoforge.reconstruction.quality import interior_mu
+from tomoforge.results import Picture, Table, publish
+from tomoforge.storage import Artefact, Workspace
+from tomoforge.units import kev_to_wavelength, m_to_um, mm_to_m
+from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
+
+
+@dataclass(frozen=True)
+class ForgedRun:
+    """The artefacts of the held-out sample, and how many samples there were."""
+
+    samples: int
+    labels: Artefact
+    scan: Artefact
+    volume: Artefact
+    model: Artefact
+    segmentation: Artefact
+    truth_factors: Artefact
+    factors: Artefact
+
+    def keys(self) -> dict[str, str]:
+        """Role → key of each artefact."""
+        return {role: item.key for role, item in vars(self).items() if isinstance(item, Artefact)}
+
+
+@dataclass(frozen=True)
+class RealRun:
+    """The artefacts of a real scan."""
+
+    name: str
+    scan: Artefact
+    volume: Artefact
+    model: Artefact
+    segmentation: Artefact
+
+    def keys(self) -> dict[str, str]:
+        """Role → key of each artefact."""
+        return {role: item.key for role, item in vars(self).items() if isinstance(item, Artefact)}
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What is said of a run at its end: its identifier and lines for a person."""
+
+    identifier: str
+    lines: tuple[str, ...]
+
+
+@task(name="publish-run", **OPTIONS)
+def publish_forged_run(
+    workspace: Workspace, run: ForgedRun, *, optics: OpticsSettings, published: Mapping[str, str]
+) -> RunSummary:
+    """Publish the headline figures of a forged run; ``published`` are the identifiers of its parts."""
+    volume, voxel_size = read_volume(workspace.path(run.volume) / VOLUME)
+    truth, _ = read_labels(workspace.path(run.labels) / LABELS)
+    predicted, _ = read_labels(workspace.path(run.segmentation) / LABELS)
+    materials = _materials_table(volume, truth, voxel_size, optics)
+    metrics = metrics_table(truth, predicted)
+    compared = comparison_of(workspace, run.truth_factors, run.factors)
+    projections = optics.projections * run.samples
+    summary: dict[str, Any] = {
+        "samples_forged": run.samples,
+        "projections": projections,
+        **{f"f1_{row['class']}": row["f1"] for row in metrics.to_dict("records")},
+        "mean_relative_difference": compared.mean_absolute,
+        "largest_relative_difference": compared.largest,
+    }
+    warnings = training_domain_warnings(workspace, run.model, run.volume, optics.energy_kev)
+    scan = read_scan(workspace.path(run.scan) / SCAN)
+    picture = overview_picture(
+        truth,
+        normalise(scan.projections[:1], scan.flats, scan.darks)[0],
+        volume,
+        predicted,
+        read_factors(workspace, run.truth_factors)["absorption_factor"].to_numpy(),
+        read_factors(workspace, run.factors)["absorption_factor"].to_numpy(),
+        voxel_size,
+    )
+    identifier = _identifier(run.keys())
+    publish(
+        workspace.folder("published"),
+        "runs",
+        identifier,
+        title=f"End to end: {run.samples} forged samples",
+        summary=summary,
+        pictures={"overview": Picture(picture, "Sample → projection → slice → labels → correction.")},
+        tables={
+            "materials": Table(materials, "Attenuation as reconstructed inside the true labels, against true."),
+            "segmentation": Table(metrics, "Metrics on the sample that was not trained on."),
+            "absorption": Table(
+                pd.DataFrame([{"measure": k, "value": float(v)} for k, v in asdict(compared).items()]),
+                "Absorption factors by predicted against those by true labels.",
+            ),
+        },
+        warnings=warnings,
+        sources=published,
+        run={"flow_run": flow_run.name, "flow": flow_run.flow_name},
+    )
+    lines = (
+        f"samples forged   {run.samples} ({run.samples - 1} trained on, 1 held out)",
+        f"projections      {projections}",
+        "",
+        *_material_lines(materials),
+        "",
+        *text_table(
+            ("held-out sample", "F1", "IoU", "recall", "precision"),
+            [
+                (row["class"], *(f"{row[key]:.3f}" for key in ("f1", "iou", "recall", "precision")))
+                for row in metrics.to_dict("records")
+            ],
+        ),
+        "",
+        f"A by predicted against true labels, {compared.count} reflections: mean |ΔA|/A "
+        f"{compared.mean_absolute:.2%}, largest {compared.largest:.2%}",
+    )
+    return RunSummary(identifier, lines)
+
+
+@task(name="publish-real-run", **OPTIONS)
+def publish_real_run(workspace: Workspace, run: RealRun, *, published: Mapping[str, str]) -> RunSummary:
+    """Publish the headline figures of a real scan, what is to be distrusted first."""
+    scan = read_scan(workspace.path(run.scan) / SCAN)
+    centre = json.loads((workspace.path(run.volume) / CENTRE).read_text())
+    predicted, _ = read_labels(workspace.path(run.segmentation) / LABELS)
+    counts = np.bincount(predicted.ravel(), minlength=len(LABEL_NAMES))
+    warnings = training_domain_warnings(workspace, run.model, run.volume, scan.energy_kev)
+    if not centre["agreed"]:
+        warnings.append(f"the rotation centre is uncertain by {centre['spread_px']:.2f} px")
+    summary = {
+        "projections": scan.projections.shape[0],
+        "energy_kev": scan.energy_kev,
+        "pixel_size_um": round(m_to_um(scan.pixel_size), 6),
+        "centre_px": centre["centre_px"],
+        "centre_spread_px": centre["spread_px"],
+        **{f"voxels_{name}": int(counts[value]) for name, value in LABEL_NAMES.items() if value},
+    }
+    identifier = _identifier(run.keys())
+    publish(
+        workspace.folder("published"),
+        "runs",
+        identifier,
+        title=f"Real scan {run.name}" + (f" ({OUTSIDE})" if warnings else ""),
+        summary=summary,
+        warnings=warnings,
+        sources=published,
+        run={"flow_run": flow_run.name, "flow": flow_run.flow_name},
+    )
+    lines = (
+        f"real scan        {run.name}: {summary['projections']} projections, {scan.energy_kev:g} keV, "
+        f"{summary['pixel_size_um']:g} µm",
+        f"rotation centre  {centre['centre_px']:.2f} px (spread {centre['spread_px']:.2f})",
+        *(f"WARNING          {warning}" for warning in warnings),
+    )
+    return RunSummary(identifier, lines)
+
+
+def _materials_table(
+    volume: np.ndarray, truth: np.ndarray, voxel_size: float, optics: OpticsSettings
+) -> pd.DataFrame:
+    """µ of each material as reconstructed, inside the true labels, against the true value."""
+    fringe = math.sqrt(kev_to_wavelength(optics.energy_kev) * mm_to_m(optics.distance_mm))
+    rows = []
+    for name, mu in material_mu(optics).items():
+        measured = interior_mu(volume, truth, voxel_size, LABEL_NAMES[name], fringe)
+        rows.append(
+            {
+                "material": name,
+                "mu_true_per_m": mu,
+                "mu_reconstructed_per_m": measured.median,
+                "difference_percent": 100 * (measured.median / mu - 1),
+                "note": (
+                    f"phase dominates: edge fringes ({m_to_um(measured.margin):.1f} µm a side) fill it"
+                    if measured.thin
+                    else f"median of {measured.voxels} voxels"
+                ),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _material_lines(materials: pd.DataFrame) -> list[str]:
+    def number(value: float, form: str) -> str:
+        return "–" if math.isnan(value) else format(value, form)
+
+    return text_table(
+        ("µ [1/m]", "true", "reconstructed", "difference [%]", "note"),
+        [
+            (
+                row["material"],
+                number(row["mu_true_per_m"], ".0f"),
+                number(row["mu_reconstructed_per_m"], ".0f"),
+                number(row["difference_percent"], "+.1f"),
+                row["note"],
+            )
+            for row in materials.to_dict("records")
+        ],
+    )
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in columns, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (header, *rows)
+    ]
+
+
+def _identifier(keys: Mapping[str, str]) -> str:
+    text = " ".join(f"{role}={key}" for role, key in sorted(keys.items()))
+    return f"run-{hashlib.sha256(text.encode()).hexdigest()[:20]}"

@@ -1,0 +1,189 @@
+"""Scans: simulate one from labels, or bring a real one into the workspace. Both end as NXtomo."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import task
+
+from tasks.artefacts import OPTIONS, produce
+from tasks.cluster import Compute
+from tasks.progress import StageProgress, say
+from tasks.samples import LABELS
+from tomoforge.beamline import read_scan
+from tomoforge.beamline.validation import ScanReport, validate_scan
+from tomoforge.config import OpticsSettings
+from tomoforge.errors import ScanError
+from tomoforge.geometry import ScanGeometry, uniform_angles
+from tomoforge.optics.detector import Detector
+from tomoforge.optics.materials import find_material
+from tomoforge.optics.scan import Beam, ScanSimulator
+from tomoforge.scan import Scan, batch_name, batch_slices, write_frame_batch, write_nxtomo
+from tomoforge.storage import Artefact, Workspace, to_json, write_json_atomic
+from tomoforge.units import deg_to_rad, m_to_um, mm_to_m
+from tomoforge.volumes import LABEL_NAMES, read_labels
+
+SCAN = "scan.nxs"
+REPORT = "validation.json"
+_BATCH = 30  # angles a future
+_COPY_BATCH = 64  # frames copied at once from a real scan
+_TIMEOUT_S = 3600.0
+
+
+@task(name="simulate-scan", **OPTIONS)
+def simulate_scan(
+    compute: Compute,
+    workspace: Workspace,
+    labels: Artefact,
+    *,
+    optics: OpticsSettings,
+    seed: int,
+    index: int,
+    seed_offset: int = 0,
+) -> Artefact:
+    """Scan of a forged sample, batches of angles on the workers: kind ``scans``."""
+    source = str(workspace.path(labels) / LABELS)
+    scan_seed = seed + seed_offset
+
+    def build(folder: Path) -> None:
+        simulator = _simulator(source, optics.model_dump_json(), scan_seed)
+        batches = batch_slices(optics.projections, _BATCH)
+        todo = [b for b in batches if not (folder / batch_name(b)).exists()]
+        pieces = [
+            (source, optics.model_dump_json(), scan_seed, b.start, b.stop, str(folder / batch_name(b)))
+            for b in todo
+        ]
+        bar = StageProgress(f"sample {index}: batches of projections")
+        compute.map(_project_piece, pieces, timeout_s=_TIMEOUT_S, progress=bar)
+        write_nxtomo(
+            folder / SCAN,
+            darks=simulator.darks(optics.darks),
+            flats=simulator.flats(optics.flats),
+            batches=[batch_name(b) for b in batches],
+            angles=simulator.geometry.angles,
+            energy_kev=optics.energy_kev,
+            pixel_size=simulator.geometry.pixel_size,
+            propagation_distance=simulator.geometry.propagation_distance,
+            title=f"forged sample {labels.key}",
+        )
+
+    return produce(
+        workspace,
+        "scans",
+        "scan",
+        parameters={"optics": optics.model_dump(), "seed": scan_seed},
+        inputs={"labels": labels},
+        packages=("optics",),
+        build=build,
+        resumable=True,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _simulator(labels_path: str, optics_json: str, seed: int) -> ScanSimulator:
+    """The simulator of one scan; a worker loads its labels once, not once a batch."""
+    optics = OpticsSettings.model_validate_json(optics_json)
+    labels, voxel_size = read_labels(labels_path)
+    return ScanSimulator(
+        labels=labels,
+        voxel_size=voxel_size,
+        materials={LABEL_NAMES[name]: find_material(getattr(optics, name)) for name in MATERIAL_LABELS},
+        geometry=ScanGeometry(
+            angles=uniform_angles(optics.projections, deg_to_rad(optics.arc_deg)),
+            pixel_size=voxel_size,
+            propagation_distance=mm_to_m(optics.distance_mm),
+        ),
+        beam=Beam(optics.energy_kev, optics.photons),
+        detector=Detector(psf_sigma=optics.psf_sigma_px, column_drift_sigma=optics.ring_strength),
+        seed=seed,
+        oversampling=optics.oversampling,
+    )
+
+
+MATERIAL_LABELS = tuple(name for name in LABEL_NAMES if name != "background")
+
+
+def _project_piece(labels_path: str, optics_json: str, seed: int, start: int, stop: int, path: str) -> None:
+    simulator = _simulator(labels_path, optics_json, seed)
+    write_frame_batch(path, simulator.projections(slice(start, stop)))
+
+
+def material_mu(optics: OpticsSettings) -> dict[str, float]:
+    """True µ [1/m] of each label's material at the energy of the scan."""
+    return {
+        name: find_material(getattr(optics, name)).refractive_index(optics.energy_kev).mu
+        for name in MATERIAL_LABELS
+    }
+
+
+def check_real_scan(path: str, energy_kev: float | None, pixel_size_um: float | None) -> ScanReport:
+    """Open and validate a real scan before any work is done on it. Raises ScanError when it is refused."""
+    report = validate_scan(read_scan(path, energy_kev=energy_kev, pixel_size_um=pixel_size_um))
+    if report.refusals:
+        raise ScanError(f"{path} is refused:\n" + "\n".join(f"  {entry}" for entry in report.refusals))
+    return report
+
+
+@task(name="import-scan", **OPTIONS)
+def import_scan(
+    workspace: Workspace, path: str, *, energy_kev: float | None, pixel_size_um: float | None
+) -> Artefact:
+    """A verified copy of a real scan, found again by its content whatever its name: kind ``scans``."""
+    report = check_real_scan(path, energy_kev, pixel_size_um)
+    scan = read_scan(path, energy_kev=energy_kev, pixel_size_um=pixel_size_um)
+    for entry in report.warnings:
+        say(f"{scan.name}: {entry}")
+    digest = _content_digest(scan)
+
+    def build(folder: Path) -> None:
+        batches = batch_slices(scan.projections.shape[0], _COPY_BATCH)
+        bar = StageProgress(f"{scan.name}: copying")
+        for n, batch in enumerate(batches):
+            if not (folder / batch_name(batch)).exists():
+                write_frame_batch(folder / batch_name(batch), scan.projections[batch])
+            bar(n + 1, len(batches))
+        write_nxtomo(
+            folder / SCAN,
+            darks=scan.darks,
+            flats=scan.flats,
+            batches=[batch_name(b) for b in batches],
+            angles=scan.angles,
+            energy_kev=scan.energy_kev,
+            pixel_size=scan.pixel_size,
+            propagation_distance=scan.propagation_distance or 0.0,
+            title=scan.name,
+        )
+        copy = read_scan(folder / SCAN)
+        if _content_digest(copy) != digest:
+            raise ScanError(f"the copy of {path} differs from it; did it change while being read? Try again.")
+        write_json_atomic(folder / REPORT, {"warnings": [str(entry) for entry in report.warnings]})
+
+    return produce(
+        workspace,
+        "scans",
+        "real-scan",
+        parameters={"energy_kev": scan.energy_kev, "pixel_size_um": m_to_um(scan.pixel_size)},
+        inputs={"content": digest},
+        packages=("beamline",),
+        build=build,
+        resumable=True,
+    )
+
+
+def _content_digest(scan: Scan) -> str:
+    """SHA-256 over the counts and what they mean, whatever file they lie in."""
+    digest = hashlib.sha256()
+    meaning: dict[str, Any] = {
+        "shape": list(scan.projections.shape),
+        "dtype": str(scan.projections.dtype),
+        "angles": np.round(np.degrees(scan.angles), 9).tolist(),
+        "name": scan.name,
+    }
+    digest.update(to_json(meaning).encode())
+    for batch in batch_slices(scan.projections.shape[0], _COPY_BATCH):
+        digest.update(np.ascontiguousarray(scan.projections[batch]).tobytes())
+    digest.update(np.ascontiguousarray(scan.flats).tobytes())
+    digest.update(np.ascontiguousarray(scan.darks).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Wave optics of a scan: materials, thickness, propagation, detector."""
