@@ -98,7 +98,7 @@ def listing() -> Listing:
             items.append(entry)
         elif entry is not None:
             unreadable.append(entry)
-    items.reverse() or sorted(items, key=lambda item: (str(item.run.get("published_at", "")), item.identifier))
+    items.sort(key=lambda item: (str(item.run.get("published_at", "")), item.identifier))
     return Listing(tuple(reversed(items)), tuple(unreadable))
 
 

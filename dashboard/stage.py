@@ -63,9 +63,7 @@ def show_doubtful(items: Sequence[Published], shown: Published, published: data.
     doubtful.sort(key=lambda item: not doubts(item, published)[0].severe)
     if not doubtful:
         return
-    number = count(
-        len(doubtful), "other result on this page has", "other results on this page have"
-    )
+    number = count(len(doubtful), "other result on this page has", "other results on this page have")
     with st.expander(f"{number} warnings", icon=":material/warning:", expanded=len(doubtful) <= 3):
         for item in doubtful[:_MOST_LINKS]:
             view.show_link(item, published)
@@ -105,9 +103,7 @@ def choose_kind(here: data.Listing, kinds: Sequence[str]) -> str:
     return wanted
 
 
-def choose_item(
-    items: Sequence[Published], parameter: str, noun: str, published: data.Listing
-) -> Published:
+def choose_item(items: Sequence[Published], parameter: str, noun: str, published: data.Listing) -> Published:
     """The item that the address names, else the newest; the selector writes the address."""
     by_id = {item.identifier: item for item in items}
     wanted = st.query_params.get(parameter, "")

@@ -56,9 +56,7 @@ def show_numbers(item: Published) -> None:
     for start in range(0, len(tiles), _TILES_A_ROW):
         row = tiles[start : start + _TILES_A_ROW]
         for column, name in zip(st.columns(_TILES_A_ROW), row, strict=False):
-            column.metric(
-                literal(split_unit(name)[0]), _with_unit(name, numbers[name]), border=True
-            )
+            column.metric(literal(split_unit(name)[0]), _with_unit(name, numbers[name]), border=True)
     rest = [name for name in names if name not in tiles]
     if rest:
         rows = [(split_unit(n)[0], value_text(n, numbers[n]), split_unit(n)[1]) for n in rest]

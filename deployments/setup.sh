@@ -9,8 +9,8 @@
 # machines whose libraries come another way). Tests source this file to try its functions one by one.
 set -euo pipefail
 
-# open3d fails to import without libusb; bpy and open3d link the X11 and GL ones even when headless.
-LIBRARIES="libusb-1.0-0 libgl1 libgomp1 libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libxext6"
+# open3d fails to import without libusb and libegl1; bpy and open3d link the X11 and GL ones even when headless.
+LIBRARIES="libusb-1.0-0 libegl1 libgl1 libgomp1 libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libxext6"
 PYTHON_VERSION=3.11
 
 say() { printf 'setup: %s\n' "$*" >&2; }

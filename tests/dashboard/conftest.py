@@ -209,9 +209,7 @@ def _publish_models(root: Path, labels: np.ndarray) -> None:
         title="Segmentation of the simulated scan",
         summary={"fractions": {"liquor": 0.2, "loop": 0.029, "crystal": 0.13}, "model": "model-41"},
         warnings=[OUTSIDE, "the loop touches the border of the volume"],
-        pictures={
-            "overlay": Picture(_slices(labels, "cividis", None), "Labels over µ in three planes.")
-        },
+        pictures={"overlay": Picture(_slices(labels, "cividis", None), "Labels over µ in three planes.")},
         tables={"metrics": Table(metrics, "Against the forged truth, per class.")},
         sources={"volume": "volume-31", "model": "model-41"},
     )
@@ -279,9 +277,7 @@ def _publish_runs(root: Path, labels: np.ndarray) -> None:
         "absorption": "absorption-61",
         "dataset": "dataset-not-published",
     }
-    overview = Picture(
-        _slices(labels, "viridis", None), "Slice, labels and factors of the newest scan."
-    )
+    overview = Picture(_slices(labels, "viridis", None), "Slice, labels and factors of the newest scan.")
     for identifier, title, day in (
         ("end_to_end-1", "Demo of yesterday", "2026-01-01"),
         ("end_to_end-2", "Demo", "2026-01-02"),

@@ -50,9 +50,7 @@ def test_listing__sees_a_new_result_and_a_finished_one(workspace: Path) -> None:
         {"manifest_version": "1"},
     ],
 )
-def test_listing__garbled_manifest_is_unreadable_with_a_reason(
-    workspace: Path, change: dict
-) -> None:
+def test_listing__garbled_manifest_is_unreadable_with_a_reason(workspace: Path, change: dict) -> None:
     manifest = publish(workspace / "published", "runs", "r", title="", summary={}) / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
     found = data.listing()

@@ -60,9 +60,7 @@ def test_page__shows_the_example(app: Path, example: Path, page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page__says_what_to_do_when_nothing_is_published(
-    app: Path, workspace: Path, page: str
-) -> None:
+def test_page__says_what_to_do_when_nothing_is_published(app: Path, workspace: Path, page: str) -> None:
     at = open_page(app, page)
     assert "make demo" in at.info[0].value
     assert "TOMOFORGE_WORKSPACE" in said(at)
@@ -104,11 +102,11 @@ def test_run_page__puts_the_worst_warning_of_any_part_first(app: Path, example: 
     assert "utside the training domain" in at.error[0].value
     assert len(at.error) == 1
     assert len(at.warning) == 2
+    kinds = [element.type for element in at.main]
+    assert kinds.index("error") < kinds.index("warning") < kinds.index("metric")
 
 
-def test_absorption_page__inherits_the_warning_of_its_segmentation(
-    app: Path, example: Path
-) -> None:
+def test_absorption_page__inherits_the_warning_of_its_segmentation(app: Path, example: Path) -> None:
     assert "utside the training domain" in open_page(app, "absorption").error[0].value
 
 
@@ -277,9 +275,7 @@ def _tiny_png() -> bytes:
     """A grey PNG of 8 × 8 pixels, written by hand."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
     rows = zlib.compress((b"\0" + b"\x80" * 8) * 8)

@@ -143,9 +143,7 @@ def lens_object(semi_axes: list[float]) -> bpy.types.Object:
     """An ellipsoid of the given semi-axes [m] around the origin."""
     shape = bmesh.new()
     size = [a / UNIT for a in semi_axes]
-    bmesh.ops.create_icosphere(
-        shape, subdivisions=4, radius=1.0, matrix=Matrix.Diagonal((*size, 1.0))
-    )
+    bmesh.ops.create_icosphere(shape, subdivisions=4, radius=1.0, matrix=Matrix.Diagonal((*size, 1.0)))
     return _object("lens", shape)
 
 
@@ -225,9 +223,7 @@ def triangles(made: bpy.types.Object) -> Mesh:
     mesh.loop_triangles.foreach_get("vertices", faces)
     world = np.array(evaluated.matrix_world)
     evaluated.to_mesh_clear()
-    return vertices.reshape(-1, 3).astype(np.float64) @ world[:3, :3].T + world[
-        :3, 3
-    ], faces.reshape(-1, 3)
+    return vertices.reshape(-1, 3).astype(np.float64) @ world[:3, :3].T + world[:3, 3], faces.reshape(-1, 3)
 
 
 # --- the fluid ------------------------------------------------------------------------------------
@@ -265,9 +261,7 @@ def _domain(job: dict[str, Any]) -> tuple[bpy.types.Object, np.ndarray, float]:
     length."""
     crystal = np.abs(np.array(job["crystal"]["vertices"]) / UNIT).max(axis=0)
     lens = np.array(job["liquor"]["lens_semi_axes"]) / UNIT
-    ring = np.array([job["mount"]["aperture_width"], 0.0, job["mount"]["aperture_height"]]) / (
-        2 * UNIT
-    )
+    ring = np.array([job["mount"]["aperture_width"], 0.0, job["mount"]["aperture_height"]]) / (2 * UNIT)
     half = np.maximum(np.maximum(crystal, 1.15 * lens), ring)
     resolution = job["liquor"]["bake_resolution"]
     cell = 2 * half.max() / (resolution - 2 * _MARGIN_CELLS)

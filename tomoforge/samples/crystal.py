@@ -61,9 +61,7 @@ class Polyhedron:
     def triangles(self) -> np.ndarray:
         """Each face as a fan: (t, 3) int64 indices into ``vertices``, counter-clockwise from
         outside."""
-        fans = [
-            (face[0], face[i], face[i + 1]) for face in self.faces for i in range(1, len(face) - 1)
-        ]
+        fans = [(face[0], face[i], face[i + 1]) for face in self.faces for i in range(1, len(face) - 1)]
         return np.array(fans, dtype=np.int64)
 
     def mesh(self) -> TriangleMesh:
@@ -79,9 +77,7 @@ class Polyhedron:
         )
 
 
-def crystal_polyhedron(
-    cell: Sequence[float], point_group: str, forms: Mapping[Miller, float]
-) -> Polyhedron:
+def crystal_polyhedron(cell: Sequence[float], point_group: str, forms: Mapping[Miller, float]) -> Polyhedron:
     """The solid bounded by the given forms.
 
     Parameters
@@ -136,9 +132,7 @@ def expand_forms(
     for hkl, distance in forms.items():
         plane = _coprime(hkl)
         if not (np.isfinite(distance) and distance > 0):
-            raise InputError(
-                f"forms[{tuple(hkl)}] must be a positive distance in metres, got {distance!r}"
-            )
+            raise InputError(f"forms[{tuple(hkl)}] must be a positive distance in metres, got {distance!r}")
         if plane in expanded:
             raise InputError(
                 f"forms must name each form once, but {tuple(hkl)} is equivalent to an earlier one "

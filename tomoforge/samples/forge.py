@@ -142,9 +142,7 @@ def build_meshes(
         with np.load(place / "meshes.npz", allow_pickle=False) as arrays:
             meshes = _read_meshes(dict(arrays))
     rotation, offset = recipe.pose.rotation(), np.array(recipe.pose.offset)
-    placed = {
-        name: tuple(m.moved(rotation, offset) for m in parts) for name, parts in meshes.items()
-    }
+    placed = {name: tuple(m.moved(rotation, offset) for m in parts) for name, parts in meshes.items()}
     return placed, record
 
 
@@ -177,9 +175,7 @@ def judge(labels: np.ndarray) -> dict[str, Any]:
             f"the liquor wets {contact:.3f} of the crystal's surface, expected at least {_LEAST_CONTACT}"
         )
     for name in PRIORITY:
-        reached = _reached_edges(labels == LABEL_NAMES[name]) - (
-            {"-z"} if name == "loop" else set()
-        )
+        reached = _reached_edges(labels == LABEL_NAMES[name]) - ({"-z"} if name == "loop" else set())
         if reached:
             raise StageError(
                 f"the {name} reaches the edge of the field at {', '.join(sorted(reached))}; "
@@ -210,8 +206,9 @@ def _checked_field(
     least, most = 0.999 * recipe.field_of_view, _LARGEST_FIELD * recipe.field_of_view
     if min(sides) < least or max(sides) > most:
         raise InputError(
-            f"grid × voxel_size must lie between the recipe's field of view {recipe.field_of_view:g} m and "
-            f"{_LARGEST_FIELD} times that, got {', '.join(f'{s:g}' for s in sides)} m along z, y, x; "
+            f"grid × voxel_size must lie between the recipe's field of view "
+            f"{recipe.field_of_view:g} m and {_LARGEST_FIELD} times that, got "
+            f"{', '.join(f'{s:g}' for s in sides)} m along z, y, x; "
             "draw the recipe with this field_of_view or change the voxel size"
         )
     return shape

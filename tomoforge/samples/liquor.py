@@ -49,9 +49,7 @@ def relax_wetting(
     """
     wet, body = np.asarray(liquor, dtype=bool), np.asarray(solid, dtype=bool)
     if wet.shape != body.shape or wet.ndim != 3:
-        raise InputError(
-            f"liquor and solid must be (z, y, x) of one shape, got {wet.shape} and {body.shape}"
-        )
+        raise InputError(f"liquor and solid must be (z, y, x) of one shape, got {wet.shape} and {body.shape}")
     if not 0 <= contact_angle <= np.pi:
         raise InputError(f"contact_angle must lie in 0…π radians, got {contact_angle!r}")
     if not kernel_width >= 1:
@@ -66,14 +64,13 @@ def relax_wetting(
             f"liquor must fill some of the {int(free.sum())} voxels outside the solid, got {volume}"
         )
     pull = (1 + np.cos(contact_angle)) / 2 * _blurred(body, kernel_width)
-    steps = 0
-    for steps in range(1, iterations + 1):
+    steps, moved = 0, volume
+    while steps < iterations and moved >= _CONVERGED * volume:
+        steps += 1
         level = _blurred(wet, kernel_width) + pull
         filled, threshold = fill_to_volume(level, free, volume)
         moved = int((filled != wet).sum())
         wet = filled
-        if moved < _CONVERGED * volume:
-            break
     return wet, (level - threshold).astype(np.float32), steps
 
 
@@ -92,9 +89,7 @@ def fill_to_volume(level: np.ndarray, free: np.ndarray, volume: int) -> tuple[np
     return filled, float(threshold)
 
 
-def upsample_liquor(
-    level: np.ndarray, solid: np.ndarray, coarseness: float, volume: int
-) -> np.ndarray:
+def upsample_liquor(level: np.ndarray, solid: np.ndarray, coarseness: float, volume: int) -> np.ndarray:
     """A coarse level set on a finer grid with the same middle, outside the finer solid: one piece.
 
     Parameters
@@ -138,6 +133,4 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
 
 def _blurred(mask: np.ndarray, sigma: float) -> np.ndarray:
-    return gaussian_filter(
-        mask.astype(np.float32), sigma, truncate=_TRUNCATE, mode="constant", cval=0.0
-    )
+    return gaussian_filter(mask.astype(np.float32), sigma, truncate=_TRUNCATE, mode="constant", cval=0.0)

@@ -142,7 +142,8 @@ def _rebound(derived: type, key: str, descriptor: Any) -> Any:
     found = ctypes.c_char_p.from_address(definition).value if definition else None
     if found != key.encode():
         raise MissingComponentError(
-            f"the definition of {derived.__name__}.{key} is not where CPython 3.11 keeps it (found {found!r})"
+            f"the definition of {derived.__name__}.{key} is not where CPython 3.11 keeps it "
+            f"(found {found!r}); is this another bpy than 5.0.1?"
         )
     make.argtypes, make.restype = [ctypes.py_object, ctypes.c_void_p], ctypes.py_object
     return make(derived, definition)

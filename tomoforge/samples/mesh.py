@@ -23,9 +23,7 @@ class TriangleMesh:
         vertices = np.asarray(self.vertices, dtype=np.float64)
         triangles = np.asarray(self.triangles, dtype=np.int64)
         if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
-            raise InputError(
-                f"vertices must be finite and of shape (v, 3) in x, y, z, got shape {vertices.shape}"
-            )
+            raise InputError(f"vertices must be finite and of shape (v, 3) in x, y, z, got {vertices.shape}")
         if triangles.ndim != 2 or triangles.shape[1] != 3:
             raise InputError(f"triangles must be of shape (t, 3), got {triangles.shape}")
         if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(vertices):
@@ -55,9 +53,7 @@ class TriangleMesh:
         n = len(self.vertices)
         forward = np.sort(edges[:, 0] * n + edges[:, 1])
         backward = np.sort(edges[:, 1] * n + edges[:, 0])
-        return bool(
-            len(edges) > 0 and np.array_equal(forward, backward) and (np.diff(forward) > 0).all()
-        )
+        return bool(len(edges) > 0 and np.array_equal(forward, backward) and (np.diff(forward) > 0).all())
 
     def moved(self, rotation: np.ndarray, translation: np.ndarray) -> "TriangleMesh":
         """The mesh turned by ``rotation`` (3, 3), then shifted by ``translation`` (3,) [m], x, y,

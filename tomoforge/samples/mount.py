@@ -87,9 +87,7 @@ MOUNTS: dict[str, type[NylonLoop] | type[PolymerLoop]] = {
 }
 
 
-def ring_curve(
-    half_width: float, half_height: float, point: float, samples: int = 128
-) -> np.ndarray:
+def ring_curve(half_width: float, half_height: float, point: float, samples: int = 128) -> np.ndarray:
     """A closed drop-shaped curve, pointed towards −z: (samples, 3) float64 [m], x, y = 0, z."""
     t = np.linspace(0, 2 * np.pi, samples, endpoint=False)  # from the bottom, towards +x
     x = half_width * np.sin(t) * (1 - point * ((1 + np.cos(t)) / 2) ** 2)
@@ -170,8 +168,6 @@ def rim_points(mount: Mount) -> tuple[np.ndarray, float]:
     inner, outer = sheet_ring(mount)
     rows = [inner, (inner + outer) / 2, outer]
     faces = [
-        curled(row, side * mount.thickness / 2, mount.curl_radius)
-        for row in rows
-        for side in (-1, 0, 1)
+        curled(row, side * mount.thickness / 2, mount.curl_radius) for row in rows for side in (-1, 0, 1)
     ]
     return np.concatenate(faces), mount.thickness / 4

@@ -74,9 +74,7 @@ def normalised_symbol(point_group: str) -> str:
     return text
 
 
-def point_operations(
-    point_group: str, cell: Sequence[float] | None = None
-) -> tuple[np.ndarray, ...]:
+def point_operations(point_group: str, cell: Sequence[float] | None = None) -> tuple[np.ndarray, ...]:
     """The rotation parts (3, 3) int of ``point_group`` acting on fractional coordinates, identity
     first.
 
@@ -124,9 +122,7 @@ def checked_operations(cell: Sequence[float], point_group: str) -> tuple[np.ndar
     for operation in operations:
         change = np.abs(operation.T @ metric @ operation - metric) / np.outer(lengths, lengths)
         if change.max() > _METRIC_TOLERANCE:
-            system = gemmi.SpaceGroup(
-                _SPACE_GROUPS[normalised_symbol(point_group)]
-            ).crystal_system_str()
+            system = gemmi.SpaceGroup(_SPACE_GROUPS[normalised_symbol(point_group)]).crystal_system_str()
             raise InputError(
                 f"cell must fit point group {point_group} ({system}: {_CELL_RULES[system]}), got "
                 f"{tuple(float(x) for x in cell)}; give the constrained cell or a lower group"

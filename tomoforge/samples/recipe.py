@@ -28,6 +28,7 @@ FAMILIES = ("protein_crystal",)
 _CRYSTAL_SIZES = (20e-6, 800e-6)
 # Gap between crystal and loop [m]; the liquor fills it.
 _CLEARANCE = 2e-6
+_PLACEMENTS = 60
 
 
 @dataclass(frozen=True)
@@ -274,19 +275,23 @@ def _draw_orientation(seed: int, solid: Polyhedron) -> tuple[float, float, float
 def _draw_centre(
     seed: int, solid: Polyhedron, orientation: tuple[float, float, float, float], mount: Mount
 ) -> Vector:
-    """Where the crystal lies: off the middle of the aperture, clear of the loop."""
+    """Where the crystal lies: off the middle of the aperture, clear of the loop.
+
+    Where no attempt is clear, the one with the most room: a crystal that just fits may touch the loop.
+    """
     rng = component_rng(seed, "placement")
     normals = Rotation.from_quat(orientation).apply(solid.normals)
     shift = solid.distances - solid.normals @ solid.vertices.mean(axis=0)
     points, radius = rim_points(mount)
-    middle = np.zeros(3)
+    # The ring narrows towards the neck, so its roomiest place lies above the middle.
+    middle = np.array([0.0, 0.0, 0.1 * mount.point * mount.aperture_height])
     if isinstance(mount, NylonLoop):
         middle[1] = mount.bow / 2
     spread = np.array([mount.aperture_width, 0.5 * solid.diameter, mount.aperture_height]) * 0.1
     best, widest = middle, -math.inf
-    for attempt in range(40):
+    for attempt in range(_PLACEMENTS):
         # Later attempts stay closer to the middle, where there is most room.
-        centre = middle + spread * rng.normal(size=3) * (1 - attempt / 40)
+        centre = middle + spread * rng.normal(size=3) * (1 - attempt / _PLACEMENTS)
         # The largest distance beyond any one face is at most the distance to the convex solid.
         gap = ((points - centre) @ normals.T - shift).max(axis=1).min() - radius
         if gap >= _CLEARANCE:
@@ -357,9 +362,7 @@ def _built(kind: Any, plain: Any, where: str) -> Any:
     number = isinstance(plain, (int, float)) and not isinstance(plain, bool)
     if kind is float and number and math.isfinite(plain):
         return float(plain)
-    if (kind is int and number and float(plain).is_integer()) or (
-        kind is str and isinstance(plain, str)
-    ):
+    if (kind is int and number and float(plain).is_integer()) or (kind is str and isinstance(plain, str)):
         return kind(plain)
     raise ConfigError(f"{where} must be a {kind.__name__}, got {plain!r}")
 
@@ -376,6 +379,4 @@ def _built_tuple(kinds: tuple[Any, ...], plain: Any, where: str) -> tuple:
     if not isinstance(plain, list) or (not repeated and len(plain) != len(kinds)):
         raise ConfigError(f"{where} must be a list of {len(kinds)} values, got {plain!r}")
     each = (kinds[0],) * len(plain) if repeated else kinds
-    return tuple(
-        _built(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(each, plain, strict=True))
-    )
+    return tuple(_built(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(each, plain, strict=True)))

@@ -111,9 +111,7 @@ def _fill(inside: np.ndarray, mesh: TriangleMesh, voxel_size: float, first: np.n
     # Open3D's tests.
     vertices = ((mesh.vertices - first) / voxel_size).astype(np.float32)
     scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(
-        o3d.core.Tensor(vertices), o3d.core.Tensor(mesh.triangles.astype(np.uint32))
-    )
+    scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(mesh.triangles.astype(np.uint32)))
     x, y = (np.arange(start[i], stop[i], dtype=np.float32) + _OFFSET for i in (0, 1))
     for z0 in range(start[2], stop[2], _SLAB):
         z1 = min(z0 + _SLAB, stop[2])

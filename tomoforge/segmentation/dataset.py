@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from tomoforge.errors import InputError, MissingComponentError, StorageError
-from tomoforge.segmentation.fingerprint import PERCENTILES, VolumeFingerprint, check_volume, volume_fingerprint
+from tomoforge.segmentation.fingerprint import (
+    PERCENTILES,
+    VolumeFingerprint,
+    check_volume,
+    volume_fingerprint,
+)
 from tomoforge.segmentation.metrics import check_class_names
 from tomoforge.storage import file_checksum, write_json_atomic
 from tomoforge.units import m_to_um
@@ -89,7 +94,9 @@ def read_dataset_record(directory: str | Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise StorageError(f"{directory} holds no finished data set ({path} is missing); write it again") from None
+        raise StorageError(
+            f"{directory} holds no finished data set ({path} is missing); write it again"
+        ) from None
     except json.JSONDecodeError as error:
         raise StorageError(f"{path} is damaged ({error}); write the data set again") from error
 
@@ -170,9 +177,7 @@ def check_case(
         raise InputError(f"{name}: labels must be among {dict(class_names)}, got also {unnamed}")
 
 
-def _check_every_class(
-    present: Sequence[tuple[str, Sequence[int]]], class_names: Mapping[str, int]
-) -> None:
+def _check_every_class(present: Sequence[tuple[str, Sequence[int]]], class_names: Mapping[str, int]) -> None:
     found = {label for _, labels in present for label in labels}
     missing = [name for name, label in class_names.items() if label not in found]
     if missing:

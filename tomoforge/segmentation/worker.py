@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(job: dict[str, Any]) -> None:
     command = job.get("command")
+    if command not in ("train", "predict"):
+        raise InputError(f"command must be train or predict, got {command!r}")
     folder = Path(job["work_directory"])
     # nnU-Net reads these while it is imported; the thread counts came with the process's environment.
     os.environ["nnUNet_raw"] = job.get("dataset_directory", str(folder))
@@ -50,12 +52,10 @@ def _run(job: dict[str, Any]) -> None:
         from tomoforge.segmentation.training import train
 
         train(job, emit)
-    elif command == "predict":
+    else:
         from tomoforge.segmentation.inference import predict
 
         predict(job, emit)
-    else:
-        raise InputError(f"command must be train or predict, got {command!r}")
 
 
 if __name__ == "__main__":

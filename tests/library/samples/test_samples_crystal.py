@@ -139,9 +139,7 @@ def test_crystal_polyhedron__normals_point_outwards_and_lie_on_the_reciprocal_la
     cell = (40, 50, 60, 80, 95, 105)
     forms = {
         hkl: D * (1 + 0.1 * i)
-        for i, hkl in enumerate(
-            [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
-        )
+        for i, hkl in enumerate([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)])
     }
     solid = crystal_polyhedron(cell, "1", forms)
     frame = np.array(unit_cell(cell).orth.mat.tolist())

@@ -57,8 +57,8 @@ def test_forge_sample__stem_leaves_the_field_downwards_only(forged):
     solid = forged.labels > 0
     assert (forged.labels[0] == 2).any()
     assert not solid[-1].any()
-    assert not (solid[:, 0].any() or solid[:, -1].any())
-    assert not (solid[:, :, 0].any() or solid[:, :, -1].any())
+    for side in (solid[:, 0], solid[:, -1], solid[:, :, 0], solid[:, :, -1]):
+        assert not side.any()
 
 
 def test_forge_sample__liquor_is_one_piece_and_wets_crystal_and_loop(forged):
@@ -81,9 +81,7 @@ def test_forge_sample__nylon_wire_has_its_volume(recipe, forged):
     assert perimeter == pytest.approx(ellipse, rel=0.1)
 
 
-def test_forge_sample__same_recipe_same_bytes_and_nothing_left_behind(
-    recipe, forged, tmp_path, monkeypatch
-):
+def test_forge_sample__same_recipe_same_bytes_and_nothing_left_behind(recipe, forged, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     again = forge_sample(recipe, GRID, VOXEL)
     assert again.labels.tobytes() == forged.labels.tobytes()
@@ -191,8 +189,6 @@ def test_judge__names_what_is_wrong(labels, message):
         (GRID, VOXEL * 3, "field of view"),
     ],
 )
-def test_forge_sample__bad_field_is_refused_before_blender_starts(
-    recipe, grid, voxel_size, message
-):
+def test_forge_sample__bad_field_is_refused_before_blender_starts(recipe, grid, voxel_size, message):
     with pytest.raises(InputError, match=message):
         forge_sample(recipe, grid, voxel_size)

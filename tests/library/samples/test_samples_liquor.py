@@ -50,9 +50,7 @@ def test_relax_wetting__smaller_angle_wets_more_of_the_solid():
     solid = x**2 + y**2 + z**2 < 9**2
     drop = ((x - 11) ** 2 + y**2 + z**2 < 7**2) & ~solid
     shell = (x**2 + y**2 + z**2 < 10.5**2) & ~solid
-    wetted = [
-        (relax_wetting(drop, solid, np.radians(a), 2.0, 80)[0] & shell).sum() for a in (20, 70, 130)
-    ]
+    wetted = [(relax_wetting(drop, solid, np.radians(a), 2.0, 80)[0] & shell).sum() for a in (20, 70, 130)]
     assert wetted[0] > wetted[1] > wetted[2]
 
 

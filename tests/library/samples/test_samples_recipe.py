@@ -64,7 +64,8 @@ def test_draw_recipe__crystal_is_clear_of_the_loop(recipes):
 
 def test_draw_recipe__free_field_draws_usual_crystals():
     sizes = [draw_recipe(seed).crystal_size for seed in SEEDS]
-    assert 100e-6 <= min(sizes) and max(sizes) <= 300e-6
+    assert min(sizes) >= 100e-6
+    assert max(sizes) <= 300e-6
 
 
 def test_draw_recipe__draws_both_mounts_and_most_habits(recipes):
@@ -75,9 +76,7 @@ def test_draw_recipe__draws_both_mounts_and_most_habits(recipes):
 def test_sample_recipe__crystal_has_its_size_and_place(recipes):
     for recipe in recipes[:10]:
         assert recipe.crystal().diameter == pytest.approx(recipe.crystal_size)
-        assert recipe.crystal_vertices().mean(axis=0) == pytest.approx(
-            recipe.crystal_centre, abs=1e-15
-        )
+        assert recipe.crystal_vertices().mean(axis=0) == pytest.approx(recipe.crystal_centre, abs=1e-15)
 
 
 @pytest.mark.parametrize("habit", PROTEIN_HABITS, ids=lambda habit: habit.name)

@@ -61,9 +61,7 @@ def test_voxelize__asymmetric_body_lands_at_its_z_y_x():
 
 
 def test_voxelize__origin_is_the_centre_of_the_first_voxel():
-    labels = voxelize(
-        {"liquor": [box((-0.4, 0.6, 1.6), (0.4, 1.4, 2.4))]}, (4, 4, 4), VOXEL, (0.0, 0.0, 0.0)
-    )
+    labels = voxelize({"liquor": [box((-0.4, 0.6, 1.6), (0.4, 1.4, 2.4))]}, (4, 4, 4), VOXEL, (0.0, 0.0, 0.0))
     assert np.argwhere(labels).tolist() == [[2, 1, 0]]
     assert labels[2, 1, 0] == 1
 

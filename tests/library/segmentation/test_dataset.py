@@ -16,7 +16,9 @@ VOXEL = 2.5e-6  # [m]
 def _case(folder, identifier, volume, labels, *, label_voxel=VOXEL, names=LABEL_NAMES):
     write_volume(folder / f"{identifier}-volume.zarr", volume, VOXEL)
     write_labels(folder / f"{identifier}-labels.zarr", labels, label_voxel, names)
-    return TrainingCase(identifier, folder / f"{identifier}-volume.zarr", folder / f"{identifier}-labels.zarr")
+    return TrainingCase(
+        identifier, folder / f"{identifier}-volume.zarr", folder / f"{identifier}-labels.zarr"
+    )
 
 
 def test_write_dataset__nnunet_reads_back_values_and_spacing(tmp_path):
@@ -73,9 +75,7 @@ def _cut(volume, labels):
     return volume, labels[:-1]
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"), [(_nan, "NaN"), (_constant, "constant"), (_cut, "shape")]
-)
+@pytest.mark.parametrize(("spoil", "message"), [(_nan, "NaN"), (_constant, "constant"), (_cut, "shape")])
 def test_write_dataset__refuses_a_bad_pair_by_name(tmp_path, spoil, message):
     good = _case(tmp_path, "good", *phantom(0, 16))
     bad = _case(tmp_path, "bad", *spoil(*phantom(1, 16)))
@@ -87,7 +87,7 @@ def test_write_dataset__refuses_a_bad_pair_by_name(tmp_path, spoil, message):
 
 def test_write_dataset__refuses_labels_of_another_voxel_size(tmp_path):
     case = _case(tmp_path, "bad", *phantom(0, 16), label_voxel=2 * VOXEL)
-    with pytest.raises(InputError, match="case bad: .*2.5 µm, got 5 µm"):
+    with pytest.raises(InputError, match=r"case bad: .*2\.5 µm, got 5 µm"):
         write_dataset(tmp_path / "raw", [case])
 
 

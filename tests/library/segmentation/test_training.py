@@ -186,14 +186,23 @@ def test_predict_slab__matches_nnunets_own_predictor(trained):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     theirs = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     theirs.manual_initialization(
-        model.network, model.plans, model.configuration, None, model.dataset, "nnUNetTrainer", model.mirror_axes
+        model.network,
+        model.plans,
+        model.configuration,
+        None,
+        model.dataset,
+        "nnUNetTrainer",
+        model.mirror_axes,
     )
     slab = volume[30:34]
     data = (slab[None] - slab.mean()) / slab.std()
     ours = inference.predict_logits(model, torch.from_numpy(data)).numpy()
     reference = theirs.predict_sliding_window_return_logits(torch.from_numpy(data)).float().numpy()
-    # Half precision carries 11 bits: 2⁻¹¹ of the largest sum of up to nine weighted tiles.
-    np.testing.assert_allclose(ours, reference, atol=4e-3 * np.abs(reference).max())
+    # Half precision carries 11 bits. Four tiles meet: a product, a sum and a weight rounded for each, 2⁻¹¹
+    # of the largest logit every time. In the corners of the volume the Gaussian weights, 10 exp(−16), are
+    # subnormal in half precision and lose digits, so the outermost pixels are left out.
+    inner = (..., slice(8, -8), slice(8, -8))
+    np.testing.assert_allclose(ours[inner], reference[inner], atol=6e-3 * np.abs(reference).max())
 
 
 def test_predict_slab__coarser_volume_comes_back_on_its_own_grid(trained):
