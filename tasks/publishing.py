@@ -198,8 +198,7 @@ def publish_model(workspace: Workspace, model: Artefact, dataset: Artefact) -> s
 
 def metrics_table(truth: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
     """The five metrics of every class, a row each."""
-    classes = {name: value for name, value in LABEL_NAMES.items() if value}
-    measured = segmentation_metrics(truth, predicted, classes)
+    measured = segmentation_metrics(truth, predicted, LABEL_NAMES)
     return pd.DataFrame(
         [
             {
@@ -211,6 +210,7 @@ def metrics_table(truth: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
                 "precision": m.precision,
             }
             for name, m in measured.items()
+            if name != "background"
         ]
     )
 

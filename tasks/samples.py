@@ -59,7 +59,8 @@ def _forge_piece(seed: int, index: int, grid: int, voxel_size: float, folder: st
         record = {
             "title": f"{recipe.habit.name} crystal, {recipe.mount.kind} loop",
             "recipe": recipe.to_json(),
-            "forging": dict(forged.record),
+            # How long it took is not part of the result: the same seed gives the same bytes.
+            "forging": {key: value for key, value in forged.record.items() if key != "seconds"},
             "rejected": rejected,
             "fractions": {name: float(counts[value] / counts.sum()) for name, value in LABEL_NAMES.items()},
         }

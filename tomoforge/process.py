@@ -82,6 +82,8 @@ def run_worker(
         if child.poll() is None:
             _kill_group(child)
             child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
     last = "\n".join(tail) or "(it printed nothing)"
     if timed_out.is_set():
         raise StageError(

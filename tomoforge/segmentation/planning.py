@@ -99,6 +99,21 @@ def _preprocess(raw: Path, folder: Path, plans: dict[str, Any]) -> None:
         MappedCases.save_case(data, labels, properties, str(target / identifier))
 
 
+class CopiedCuts:
+    """A stored array whose slices are copies.
+
+    nnU-Net's transforms write into the patch they are given; a view of a read-only map would end the process
+    by SIGSEGV, and a view of writable memory would change the next epoch's data.
+    """
+
+    def __init__(self, stored: np.ndarray) -> None:
+        self._stored = stored
+        self.shape, self.dtype, self.ndim = stored.shape, stored.dtype, stored.ndim
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.array(self._stored[key])
+
+
 class MappedCases(nnUNetBaseDataset):
     """Preprocessed cases as memory-mapped NumPy files.
 
@@ -113,9 +128,9 @@ class MappedCases(nnUNetBaseDataset):
         folder_with_segs_from_previous_stage: str | None = None,
     ) -> None:
         super().__init__(folder, identifiers, folder_with_segs_from_previous_stage)
-        self._open: dict[str, tuple[np.ndarray, np.ndarray, None, dict[str, Any]]] = {}
+        self._open: dict[str, tuple[CopiedCuts, CopiedCuts, None, dict[str, Any]]] = {}
 
-    def load_case(self, identifier: str) -> tuple[np.ndarray, np.ndarray, None, dict[str, Any]]:
+    def load_case(self, identifier: str) -> tuple[CopiedCuts, CopiedCuts, None, dict[str, Any]]:
         """data (1, z, y, x) float32, labels (1, z, y, x) int16, None, foreground coordinates by class."""
         if identifier not in self._open:
             base = os.path.join(self.source_folder, identifier)
@@ -123,7 +138,12 @@ class MappedCases(nnUNetBaseDataset):
             labels = np.load(f"{base}_seg.npy", mmap_mode="r", allow_pickle=False)
             with np.load(f"{base}.npz", allow_pickle=False) as stored:
                 locations = {int(label): stored[label] for label in stored.files}
-            self._open[identifier] = (data, labels, None, {"class_locations": locations})
+            self._open[identifier] = (
+                CopiedCuts(data),
+                CopiedCuts(labels),
+                None,
+                {"class_locations": locations},
+            )
         return self._open[identifier]
 
     @staticmethod

@@ -2,6 +2,7 @@
 result."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import tempfile
@@ -116,7 +117,7 @@ def test_build_meshes__time_out_is_a_stage_error_and_leaves_nothing(recipe, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mantaflow_repair__derived_types_inherit_after_it_and_a_second_call_adds_nothing():
+def test_mantaflow_repair__derived_types_inherit_after_it_and_a_second_call_adds_nothing(tmp_path):
     code = (
         "import bpy, manta\n"
         "from tomoforge.samples import mantaflow_repair as repair\n"
@@ -130,7 +131,13 @@ def test_mantaflow_repair__derived_types_inherit_after_it_and_a_second_call_adds
         "del grid, solver\n"
         "bpy.ops.wm.read_factory_settings(use_empty=True)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stderr
 
 
