@@ -66,7 +66,10 @@ def _listing() -> str:
 def _parser(name: str, function: Any) -> argparse.ArgumentParser:
     summary, documented = describe(function)
     parser = argparse.ArgumentParser(
-        prog=f"python -m flows {name}", description=summary, formatter_class=argparse.RawTextHelpFormatter
+        prog=f"python -m flows {name}",
+        description=summary,
+        formatter_class=argparse.RawTextHelpFormatter,
+        allow_abbrev=False,  # a shortened --workspace would come too late for ``prepare``
     )
     parser.add_argument("--workspace", help="folder of all artefacts (default: $TOMOFORGE_WORKSPACE, else ./workspace)")
     parser.add_argument("--config", help="YAML file with any of the parameters below; options given here win")

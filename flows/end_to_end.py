@@ -10,8 +10,9 @@ from tasks.absorption import correct
 from tasks.cluster import Compute, open_compute
 from tasks.publishing import publish_absorption, publish_model, publish_segmentation
 from tasks.runs import ForgedRun, RealRun, publish_forged_run, publish_real_run
-from tasks.scans import check_real_scan, material_mu
+from tasks.scans import check_real_scan, material_mu, simulate_scan
 from tasks.segmenter import build_dataset, segment, train
+from tasks.volumes import reconstruct
 from tomoforge.config import (
     ClusterSettings,
     OpticsSettings,
@@ -65,7 +66,7 @@ def end_to_end(
         dataset = build_dataset(workspace, forged.volumes[:-1], forged.labels[:-1])
         model = train(compute, workspace, dataset, schedule=training, optics=optics, seed=seed)
         publish_model(workspace, model, dataset)
-        run = held_out(compute, workspace, forged, model, optics, rotation, seed)
+        run = held_out(compute, workspace, forged, model, optics, reconstruction, rotation, seed)
         if scan is not None:
             real = real_scan(
                 compute, workspace, model, scan, energy_kev, pixel_size_um, reconstruction
@@ -97,6 +98,7 @@ def held_out(
     forged: Forged,
     model: Artefact,
     optics: OpticsSettings,
+    reconstruction: ReconstructionSettings,
     rotation: RotationSettings,
     seed: int,
 ) -> FlowReport:
@@ -104,11 +106,14 @@ def held_out(
     labels, scan, volume = forged.labels[-1], forged.scans[-1], forged.volumes[-1]
     name, mu, energy = "held-out sample", material_mu(optics), optics.energy_kev
     tracing = {"mu": mu, "energy_kev": energy, "rotation": rotation, "seed": seed}
+    contact = contact_volume(compute, workspace, labels, len(forged.labels) - 1, optics, reconstruction, seed)
     tracing_truth = correct.submit(compute, workspace, labels, **tracing, name="true labels")
     predicted = segment(compute, workspace, model, volume, name=name)
     factors = correct(compute, workspace, predicted, **tracing, name="predicted labels")
     truth_factors = tracing_truth.result()
-    run = ForgedRun(len(forged.labels), labels, scan, volume, model, predicted, truth_factors, factors)
+    run = ForgedRun(
+        len(forged.labels), labels, scan, volume, contact, model, predicted, truth_factors, factors
+    )
     published = {
         "sample": labels.key,
         "scan": scan.key,
@@ -121,6 +126,21 @@ def held_out(
     }
     summary = publish_forged_run(workspace, run, optics=optics, published=published)
     return FlowReport(summary.lines, published | {"run": summary.identifier}, run.keys())
+
+
+def contact_volume(
+    compute: Compute,
+    workspace: Workspace,
+    labels: Artefact,
+    index: int,
+    optics: OpticsSettings,
+    reconstruction: ReconstructionSettings,
+    seed: int,
+) -> Artefact:
+    """The sample scanned once more without propagation, which tells absorption from phase."""
+    contact = optics.model_copy(update={"distance_mm": 0.0})
+    scan = simulate_scan(compute, workspace, labels, optics=contact, seed=seed, index=index)
+    return reconstruct(compute, workspace, scan, settings=reconstruction, name=f"sample {index} in contact")
 
 
 def real_scan(

@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 # One thread a worker process: numerical libraries must not multiply it, and results of a reduction must not
 # depend on how many threads there are.
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-_ONE_THREAD["NUMBA_NUM_THREADS"] = "1"
+_ONE_THREAD |= {"NUMBA_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "omp"}
 
 
 class Compute:

@@ -43,7 +43,8 @@ class StageProgress:
         self._shown = now
         percent = 100.0 * done / total if total else 100.0
         left = (now - self._started) * (total - done) / done if done else float("nan")
-        ending = f", about {left:.0f} s left" if 0 < done < total else ""
+        # The first piece pays for imports and compilation: it says nothing about the others.
+        ending = f", about {left:.0f} s left" if 1 < done < total else ""
         say(f"{self.title}: {done} of {total} ({percent:.0f} %){ending}")
         if not self._in_run:
             return

@@ -28,14 +28,21 @@ from tomoforge.units import kev_to_wavelength, m_to_um, mm_to_m
 from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
 
 
+PHASE_SHARE = 0.03  # of µ: a larger part by propagation is said to dominate the error of µ
+
+
 @dataclass(frozen=True)
 class ForgedRun:
-    """The artefacts of the held-out sample, and how many samples there were."""
+    """The artefacts of the held-out sample, and how many samples there were.
+
+    contact : the volume of the same sample scanned without propagation, to tell what phase does to µ.
+    """
 
     samples: int
     labels: Artefact
     scan: Artefact
     volume: Artefact
+    contact: Artefact
     model: Artefact
     segmentation: Artefact
     truth_factors: Artefact
@@ -75,9 +82,10 @@ def publish_forged_run(
 ) -> RunSummary:
     """Publish the headline figures of a forged run; ``published`` are the identifiers of its parts."""
     volume, voxel_size = read_volume(workspace.path(run.volume) / VOLUME)
+    contact, _ = read_volume(workspace.path(run.contact) / VOLUME)
     truth, _ = read_labels(workspace.path(run.labels) / LABELS)
     predicted, _ = read_labels(workspace.path(run.segmentation) / LABELS)
-    materials = _materials_table(volume, truth, voxel_size, optics)
+    materials = _materials_table(volume, contact, truth, voxel_size, optics)
     metrics = metrics_table(truth, predicted)
     compared = comparison_of(workspace, run.truth_factors, run.factors)
     projections = optics.projections * run.samples
@@ -178,24 +186,34 @@ def publish_real_run(workspace: Workspace, run: RealRun, *, published: Mapping[s
 
 
 def _materials_table(
-    volume: np.ndarray, truth: np.ndarray, voxel_size: float, optics: OpticsSettings
+    volume: np.ndarray, contact: np.ndarray, truth: np.ndarray, voxel_size: float, optics: OpticsSettings
 ) -> pd.DataFrame:
-    """µ of each material as reconstructed, inside the true labels, against the true value."""
+    """µ of each material inside its true labels, as reconstructed, against the true value.
+
+    The same sample without propagation tells absorption from phase: where the two reconstructions differ by
+    more than PHASE_SHARE of µ, the phase dominates the error, and the note says so.
+    """
     fringe = math.sqrt(kev_to_wavelength(optics.energy_kev) * mm_to_m(optics.distance_mm))
     rows = []
     for name, mu in material_mu(optics).items():
-        measured = interior_mu(volume, truth, voxel_size, LABEL_NAMES[name], fringe)
+        label = LABEL_NAMES[name]
+        measured = interior_mu(volume, truth, voxel_size, label, fringe)
+        without_phase = interior_mu(contact, truth, voxel_size, label, fringe).median
+        phase = (measured.median - without_phase) / mu
+        if measured.thin:
+            note = f"phase dominates: nowhere further than {m_to_um(measured.margin):.1f} µm from an edge"
+        elif abs(phase) > PHASE_SHARE:
+            note = f"phase dominates: it adds {100 * phase:+.1f} %, in contact {100 * (without_phase / mu - 1):+.1f} %"
+        else:
+            note = f"median of {measured.voxels} voxels; in contact {100 * (without_phase / mu - 1):+.1f} %"
         rows.append(
             {
                 "material": name,
                 "mu_true_per_m": mu,
                 "mu_reconstructed_per_m": measured.median,
                 "difference_percent": 100 * (measured.median / mu - 1),
-                "note": (
-                    f"phase dominates: edge fringes ({m_to_um(measured.margin):.1f} µm a side) fill it"
-                    if measured.thin
-                    else f"median of {measured.voxels} voxels"
-                ),
+                "mu_in_contact_per_m": without_phase,
+                "note": note,
             }
         )
     return pd.DataFrame(rows)
@@ -206,14 +224,14 @@ def _material_lines(materials: pd.DataFrame) -> list[str]:
         return "–" if math.isnan(value) else format(value, form)
 
     return text_table(
-        ("µ [1/m]", "true", "reconstructed", "difference [%]", "note"),
+        ("µ [1/m]", "true", "reconstructed", "difference", "   note"),
         [
             (
                 row["material"],
                 number(row["mu_true_per_m"], ".0f"),
                 number(row["mu_reconstructed_per_m"], ".0f"),
-                number(row["difference_percent"], "+.1f"),
-                row["note"],
+                number(row["difference_percent"], "+.1f") + " %",
+                f"   {row['note']}",
             )
             for row in materials.to_dict("records")
         ],
@@ -221,11 +239,12 @@ def _material_lines(materials: pd.DataFrame) -> list[str]:
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in columns, the first to the left, the others to the right."""
+    """A table in columns: numbers to the right, text (and the heading over it) to the left."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    left = [i in (0,) or any(len(row[i]) > 12 for row in rows) for i in range(len(header))]
     return [
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.ljust(width) if left[i] else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in (header, *rows)

@@ -21,6 +21,7 @@ from tomoforge.optics.detector import Detector
 from tomoforge.optics.materials import find_material
 from tomoforge.optics.scan import Beam, ScanSimulator
 from tomoforge.scan import Scan, batch_name, batch_slices, write_frame_batch, write_nxtomo
+from tomoforge.seeds import component_seed
 from tomoforge.storage import Artefact, Workspace, to_json, write_json_atomic
 from tomoforge.units import deg_to_rad, m_to_um, mm_to_m
 from tomoforge.volumes import LABEL_NAMES, read_labels
@@ -41,11 +42,10 @@ def simulate_scan(
     optics: OpticsSettings,
     seed: int,
     index: int,
-    seed_offset: int = 0,
 ) -> Artefact:
     """Scan of a forged sample, batches of angles on the workers: kind ``scans``."""
     source = str(workspace.path(labels) / LABELS)
-    scan_seed = seed + seed_offset
+    scan_seed = component_seed(seed, "scan", index)
 
     def build(folder: Path) -> None:
         simulator = _simulator(source, optics.model_dump_json(), scan_seed)
@@ -179,7 +179,6 @@ def _content_digest(scan: Scan) -> str:
         "shape": list(scan.projections.shape),
         "dtype": str(scan.projections.dtype),
         "angles": np.round(np.degrees(scan.angles), 9).tolist(),
-        "name": scan.name,
     }
     digest.update(to_json(meaning).encode())
     for batch in batch_slices(scan.projections.shape[0], _COPY_BATCH):

@@ -137,9 +137,9 @@ def explain(where: str, error: ValidationError) -> str:
 def read_config(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError if it is missing, unreadable or no mapping."""
     try:
-        text = Path(path).read_text()
-    except OSError as error:
-        raise ConfigError(f"config {path} cannot be read: {error.strerror}") from error
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} cannot be read: {error}") from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tomoforge.errors import InputError, StorageError
@@ -93,8 +94,10 @@ def publish(
     """Publish one result under ``root/kind/identifier`` and return its folder.
 
     Publishing the same again changes nothing. Raises StorageError if something else stands there under the
-    same identifier, InputError for a name that is not a plain file name.
+    same identifier, InputError for a name that is not a plain file name and for warnings in one text.
     """
+    if isinstance(warnings, str):
+        raise InputError(f"warnings must be a sequence of sentences, got one text: {warnings!r}")
     pictures, tables = pictures or {}, tables or {}
     for name in (kind, identifier, *pictures, *tables):
         _check_name(name)
@@ -131,8 +134,10 @@ def publish(
         try:
             os.rename(draft, final)
         except OSError:
-            if not _stands(final, text):  # else another run has published the same meanwhile
+            if not final.is_dir():
                 raise
+            if not _stands(final, text):  # else another run has published the same meanwhile
+                raise StorageError(f"{final} has no manifest and stands in the way; move it away") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(draft)
@@ -155,6 +160,7 @@ def read_published(folder: str | Path) -> Published:
             "a newer tomoforge wrote it"
         )
     try:
+        _check_types(manifest)
         return Published(
             kind=manifest["kind"],
             identifier=manifest["id"],
@@ -187,7 +193,8 @@ def list_published(root: str | Path, kind: str | None = None) -> list[Published 
 
 def _finite(value: Any) -> Any:
     """None for NaN and infinities, which JSON has not; the dashboard shows it as missing."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    plain = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def _published_at(entry: Published | Unreadable) -> str:
@@ -220,6 +227,14 @@ def _check_name(name: str) -> None:
         raise InputError(
             f"published names are letters, digits, '.', '_' and '-', beginning with a letter or digit; got {name!r}"
         )
+
+
+def _check_types(manifest: Mapping[str, Any]) -> None:
+    """Raise TypeError naming the first entry of another type; a text would pass as a list of its letters."""
+    expected = {"title": str, "summary": dict, "warnings": list, "sources": dict, "provenance": dict}
+    for name, kind in expected.items():
+        if not isinstance(manifest[name], kind):
+            raise TypeError(f"{name}, which is no {kind.__name__}")
 
 
 def _inside(name: str) -> str:

@@ -58,7 +58,10 @@ class FrameStack:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Reads ``stack[frames]``, ``stack[frames, rows]`` or ``stack[frames, rows, columns]``."""
-        frames, *rest = key if isinstance(key, tuple) else (key,)
+        key = key if isinstance(key, tuple) else (key,)
+        if any(part is Ellipsis for part in key):
+            raise InputError("an ellipsis is not understood here; index frames, rows and columns one by one")
+        frames, *rest = key
         wanted = self.indices[frames]
         with h5py.File(self.path, "r") as file:
             stored = file[self.dataset]

@@ -72,7 +72,10 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
 
 def to_json(value: Any) -> str:
     """Canonical JSON: sorted keys, dataclasses and numpy scalars unwrapped; NaN refused."""
-    return json.dumps(value, sort_keys=True, indent=1, default=_plain, allow_nan=False)
+    try:
+        return json.dumps(value, sort_keys=True, indent=1, default=_plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, InputError) else InputError(f"not storable as JSON: {error}") from error
 
 
 def write_json_atomic(path: str | Path, value: Any) -> None:
@@ -238,7 +241,7 @@ class Workspace:
             recorded = (folder / PROVENANCE).read_bytes()
         except FileNotFoundError:
             return None
-        for name, entry in json.loads(recorded)["files"].items():
+        for name, entry in _recorded_files(folder, recorded).items():
             file = folder / name
             if not file.is_file() or file.stat().st_size != entry["bytes"]:
                 raise StorageError(
@@ -250,7 +253,9 @@ class Workspace:
     def verify(self, artefact: Artefact) -> None:
         """Compare every file of an artefact with its recorded checksum. Raises StorageError."""
         folder = self.path(artefact)
-        for name, entry in self.read_provenance(artefact)["files"].items():
+        for name, entry in _recorded_files(folder, (folder / PROVENANCE).read_bytes()).items():
+            if not (folder / name).is_file():
+                raise StorageError(f"{folder / name} is missing")
             if file_checksum(folder / name) != entry["sha256"]:
                 raise StorageError(f"{folder / name} does not match its recorded checksum")
 
@@ -289,6 +294,8 @@ class Workspace:
         write_json_atomic(draft.path / PROVENANCE, {**record, "files": files})
         _sync_folder(draft.path)
         if final.exists():
+            if self.find(kind, key) is None:
+                raise StorageError(f"{final} is no finished artefact and stands in the way; move it away")
             shutil.rmtree(draft.path)
         else:
             os.rename(draft.path, final)
@@ -296,6 +303,16 @@ class Workspace:
         found = self.find(kind, key)
         assert found is not None
         return found
+
+
+def _recorded_files(folder: Path, recorded: bytes) -> dict[str, dict[str, Any]]:
+    try:
+        files = json.loads(recorded)["files"]
+        return {name: {"bytes": entry["bytes"], "sha256": entry["sha256"]} for name, entry in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(
+            f"{folder / PROVENANCE} is garbled; move {folder} away and run the flow again to make it anew"
+        ) from error
 
 
 def _wait_for_lock(descriptor: int, poll_s: float = 0.5) -> None:

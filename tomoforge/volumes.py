@@ -4,6 +4,7 @@ Format: OME-NGFF 0.5 (Zarr 3), https://ngff.openmicroscopy.org/0.5/. A volume ca
 from several processes, as long as slabs are whole chunks thick (``SLAB``).
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -33,16 +34,18 @@ def create_volume(
 ) -> None:
     """Make an empty multiscale volume ``(z, y, x)`` with metadata; slabs are then written into level 0.
 
-    voxel_size [m]. An existing volume of the same shape is kept, slabs and all.
+    voxel_size [m]. An existing volume of the same shape is kept, slabs and all. Raises InputError if another
+    one stands there.
     """
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"shape must be three positive sizes (z, y, x), got {shape}")
-    if not voxel_size > 0:
+    if not (math.isfinite(voxel_size) and voxel_size > 0):
         raise InputError(f"voxel_size must be positive metres, got {voxel_size!r}")
     levels = _level_shapes(shape)
     group = zarr.open_group(str(path), mode="a")
     for level, level_shape in enumerate(levels):
         if f"{level}" in group:
+            _check_standing(path, level, level_shape, dtype)
             continue
         chunks = tuple(min(n, c) for n, c in zip(level_shape, (SLAB, _TILE, _TILE), strict=True))
         group.create_array(
@@ -63,10 +66,22 @@ def create_volume(
 
 
 def write_slab(path: str | Path, start: int, slab: np.ndarray) -> None:
-    """Write ``slab`` (z, y, x) into level 0 from slice ``start``, a multiple of SLAB."""
+    """Write ``slab`` (z, y, x) into level 0 from slice ``start``, a multiple of SLAB.
+
+    Raises InputError unless it fills whole chunks and lies within the volume.
+    """
     if start % SLAB:
         raise InputError(f"start must be a multiple of {SLAB} so that no two slabs share a chunk, got {start}")
-    _level(path, 0, mode="r+")[start : start + slab.shape[0]] = slab
+    array = _level(path, 0, mode="r+")
+    stop = start + slab.shape[0]
+    # Zarr clips what runs over the end and repeats what is too narrow, without a word.
+    if start < 0 or stop > array.shape[0] or slab.shape[1:] != array.shape[1:]:
+        raise InputError(f"slab of shape {slab.shape} from slice {start} does not fit into {array.shape}")
+    if stop % SLAB and stop != array.shape[0]:
+        raise InputError(
+            f"slab must be a multiple of {SLAB} slices thick or reach the end, got {slab.shape[0]} from {start}"
+        )
+    array[start:stop] = slab
 
 
 def finish_volume(path: str | Path) -> None:
@@ -92,9 +107,12 @@ def write_labels(
 ) -> None:
     """Write a label volume (z, y, x) uint8; names gives each label its name. voxel_size [m].
 
-    Raises InputError for a label without a name.
+    Raises InputError for a label without a name or beyond 0 to 255.
     """
     array = np.asarray(labels)
+    beyond = {name: value for name, value in names.items() if not 0 <= value <= 255}
+    if beyond:
+        raise InputError(f"names must give labels from 0 to 255, they are stored as uint8; got {beyond}")
     unknown = sorted(set(np.unique(array).tolist()) - set(names.values()))
     if unknown:
         raise InputError(
@@ -139,8 +157,20 @@ def _level(path: str | Path, level: int, mode: Literal["r", "r+"] = "r") -> zarr
     return array
 
 
+def _check_standing(path: str | Path, level: int, shape: tuple[int, ...], dtype: str) -> None:
+    standing = _level(path, level)
+    if standing.shape != shape or standing.dtype != np.dtype(dtype):
+        raise InputError(
+            f"{path} holds another volume already, {standing.shape} {standing.dtype} at level {level} where "
+            f"{shape} {dtype} is to be written; write elsewhere or remove it"
+        )
+
+
 def _metadata_of(path: str | Path) -> dict[str, Any]:
-    ome = zarr.open_group(str(path), mode="r").attrs.get("ome")
+    try:
+        ome = zarr.open_group(str(path), mode="r").attrs.get("ome")
+    except (FileNotFoundError, ValueError) as error:
+        raise StorageError(f"{path} is no OME-Zarr volume: {error}") from error
     if not isinstance(ome, dict):
         raise StorageError(f"{path} has no OME-NGFF 0.5 metadata")
     return ome

@@ -7,7 +7,7 @@ from scipy.ndimage import distance_transform_edt
 
 from tomoforge.errors import InputError
 
-_FEWEST_VOXELS = 200  # of a material's interior, for a median that means something
+_FEWEST_VOXELS = 100  # of a material's interior, for a median that means something
 
 
 @dataclass(frozen=True)
