@@ -31,7 +31,7 @@ setup: $(READY) ## Make the environment in .venv (EXTRAS=train,dev,gpu on a GPU 
 
 demo: $(READY) ## Run the main job, small: SCAN=file ENERGY_KEV=12.4 PIXEL_SIZE_UM=0.3 WORKERS=2
 	$(PYTHON) -m flows end_to_end $(call option,--scan,$(SCAN)) $(call option,--energy-kev,$(ENERGY_KEV)) \
-		$(call option,--pixel-size-um,$(PIXEL_SIZE_UM)) $(call option,--workers,$(WORKERS)) $(ARGS)
+		$(call option,--pixel-size-um,$(PIXEL_SIZE_UM)) $(call option,--cluster.workers,$(WORKERS)) $(ARGS)
 
 test: $(READY) ## Run the tests (ARGS="-k fresnel")
 	@deployments/setup.sh browser

@@ -71,7 +71,9 @@ def _parser(name: str, function: Any) -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
         allow_abbrev=False,  # a shortened --workspace would come too late for ``prepare``
     )
-    parser.add_argument("--workspace", help="folder of all artefacts (default: $TOMOFORGE_WORKSPACE, else ./workspace)")
+    parser.add_argument(
+        "--workspace", help="folder of all artefacts (default: $TOMOFORGE_WORKSPACE, else ./workspace)"
+    )
     parser.add_argument("--config", help="YAML file with any of the parameters below; options given here win")
     for parameter in inspect.signature(function).parameters.values():
         text = documented[parameter.name]
@@ -126,5 +128,3 @@ def _values(function: Any, options: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         raise ConfigError(explain(function.__name__, error)) from error
     return {name: getattr(checked, name) for name in fields}
-
-

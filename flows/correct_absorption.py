@@ -41,7 +41,14 @@ def correct_absorption(
             compute, workspace, subject, mu=mu, energy_kev=energy, rotation=rotation, seed=seed, name=labels
         )
         true = reference and correct(
-            compute, workspace, reference, mu=mu, energy_kev=energy, rotation=rotation, seed=seed, name="truth"
+            compute,
+            workspace,
+            reference,
+            mu=mu,
+            energy_kev=energy,
+            rotation=rotation,
+            seed=seed,
+            name="truth",
         )
         publish_absorption(workspace, factors, true, name=labels)
     lines = [f"factors  {factors.key}"]

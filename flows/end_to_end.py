@@ -68,9 +68,7 @@ def end_to_end(
         publish_model(workspace, model, dataset)
         run = held_out(compute, workspace, forged, model, optics, reconstruction, rotation, seed)
         if scan is not None:
-            real = real_scan(
-                compute, workspace, model, scan, energy_kev, pixel_size_um, reconstruction
-            )
+            real = real_scan(compute, workspace, model, scan, energy_kev, pixel_size_um, reconstruction)
             return FlowReport(
                 (*run.lines, "", *real.lines, *where_results_lie(workspace)),
                 run.published | {"real_run": real.published["run"]},

@@ -32,7 +32,9 @@ def produce(
     is cleared away, unless ``resumable`` says that ``build`` takes finished pieces over.
     """
     code = code_version(*packages)
-    names = sorted(f"{role}={item.key if isinstance(item, Artefact) else item}" for role, item in inputs.items())
+    names = sorted(
+        f"{role}={item.key if isinstance(item, Artefact) else item}" for role, item in inputs.items()
+    )
     key = content_key(stage, parameters, names, code)
     found = workspace.find(kind, key)
     if found is None:

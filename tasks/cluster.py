@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, as_completed
 from distributed.scheduler import KilledWorker
 
 from tomoforge.config import ClusterSettings
-from tomoforge.errors import MissingComponentError, StageError
+from tomoforge.errors import ConfigError, MissingComponentError, StageError
 
 Progress = Callable[[int, int], None]
 
@@ -23,6 +23,10 @@ Progress = Callable[[int, int], None]
 # depend on how many threads there are.
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 _ONE_THREAD |= {"NUMBA_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "omp"}
+# Without a dashboard the scheduler still answers HTTP, and on 8787 if not told otherwise, where the cluster of
+# another flow may answer already.
+_ANY_PORT = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+_CONNECT_S = 30  # patience with a scheduler that is starting up
 
 
 class Compute:
@@ -34,7 +38,7 @@ class Compute:
     @property
     def workers(self) -> int:
         """How many workers there are now."""
-        return len(self._client.scheduler_info()["workers"])
+        return len(self._client.scheduler_info(n_workers=-1)["workers"])  # without a number it tells of five
 
     def run(self, function: Callable[..., Any], *arguments: Any, timeout_s: float) -> Any:
         """Call ``function`` once on a worker and return its result."""
@@ -56,8 +60,7 @@ class Compute:
         # pure=False: a piece writes files, it must run although an equal one ran before.
         futures = [self._client.submit(function, *piece, pure=False) for piece in pieces]
         try:
-            waiting = as_completed(futures, loop=self._client.loop, timeout=timeout_s)
-            for done, future in enumerate(waiting, start=1):
+            for done, future in enumerate(self._completed(futures, function, timeout_s), start=1):
                 if future.status == "error":
                     future.result()
                 if progress is not None:
@@ -68,10 +71,22 @@ class Compute:
                 f"{function.__name__} killed its worker several times; it probably needs more memory than "
                 "cluster.memory_limit allows, lower the grid or the batch"
             ) from error
-        except TimeoutError as error:
-            raise StageError(f"{function.__name__} did not finish within {timeout_s:g} s") from error
         finally:
             self._client.cancel(futures, force=True)
+
+    def _completed(
+        self, futures: Sequence[Future], function: Callable[..., Any], timeout_s: float
+    ) -> Iterator[Future]:
+        # Caught here and not in ``map``: a TimeoutError that a piece itself raises is another matter.
+        waiting = as_completed(futures, loop=self._client.loop, timeout=timeout_s)
+        while True:
+            try:
+                future = next(waiting)
+            except StopIteration:
+                return
+            except TimeoutError as error:
+                raise StageError(f"{function.__name__} did not finish within {timeout_s:g} s") from error
+            yield future
 
 
 @contextlib.contextmanager
@@ -79,7 +94,7 @@ def open_compute(settings: ClusterSettings) -> Iterator[Compute]:
     """The cluster that ``settings`` choose, closed when the block ends (a scheduler by address is only left).
 
     Raises MissingComponentError if dask_cuda or a GPU is asked for and absent, StageError if no scheduler
-    answers.
+    answers, ConfigError if its address cannot be used.
     """
     environment = {**dask.config.get("distributed.nanny.pre-spawn-environ", {}), **_ONE_THREAD}
     with (
@@ -88,9 +103,13 @@ def open_compute(settings: ClusterSettings) -> Iterator[Compute]:
     ):
         if settings.kind == "address":
             try:
-                client = stack.enter_context(Client(settings.address, timeout=30, set_as_default=False))
+                client = stack.enter_context(
+                    Client(settings.address, timeout=_CONNECT_S, set_as_default=False)
+                )
             except (OSError, TimeoutError) as error:
                 raise StageError(f"no Dask scheduler answers at {settings.address}: {error}") from error
+            except (TypeError, ValueError) as error:  # no port, unknown scheme, TLS without certificates
+                raise ConfigError(f"cluster.address {settings.address!r} cannot be used: {error}") from error
         else:
             cluster = stack.enter_context(_cuda(settings) if settings.kind == "cuda" else _local(settings))
             client = stack.enter_context(Client(cluster, set_as_default=False))
@@ -104,6 +123,7 @@ def _local(settings: ClusterSettings) -> LocalCluster:
         processes=True,
         host="127.0.0.1",
         dashboard_address=None,
+        scheduler_kwargs=_ANY_PORT,
         memory_limit=settings.memory_limit,
     )
 
@@ -122,5 +142,6 @@ def _cuda(settings: ClusterSettings) -> LocalCluster:
         n_workers=settings.workers,
         host="127.0.0.1",
         dashboard_address=None,
+        scheduler_kwargs=_ANY_PORT,
         memory_limit=settings.memory_limit,
     )

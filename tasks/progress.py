@@ -52,7 +52,7 @@ class StageProgress:
             key = re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
             self._artifact = create_progress_artifact(percent, key=key, description=self.title)  # type: ignore[assignment]
         else:
-            update_progress_artifact(self._artifact, percent)  # type: ignore[arg-type]
+            update_progress_artifact(self._artifact, percent)
 
 
 def report_to(path: Path) -> Callable[[int, int], None]:

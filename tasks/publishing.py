@@ -265,7 +265,8 @@ def publish_segmentation(
         summary=summary,
         pictures={
             "overlay": Picture(
-                overlay_picture(values, rows, voxel_size, title), "Outlines of the labels on the reconstruction."
+                overlay_picture(values, rows, voxel_size, title),
+                "Outlines of the labels on the reconstruction.",
             )
         },
         tables=tables,

@@ -27,7 +27,6 @@ from tomoforge.storage import Artefact, Workspace
 from tomoforge.units import kev_to_wavelength, m_to_um, mm_to_m
 from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
 
-
 PHASE_SHARE = 0.03  # of µ: a larger part by propagation is said to dominate the error of µ
 
 
@@ -116,7 +115,9 @@ def publish_forged_run(
         summary=summary,
         pictures={"overview": Picture(picture, "Sample → projection → slice → labels → correction.")},
         tables={
-            "materials": Table(materials, "Attenuation as reconstructed inside the true labels, against true."),
+            "materials": Table(
+                materials, "Attenuation as reconstructed inside the true labels, against true."
+            ),
             "segmentation": Table(metrics, "Metrics on the sample that was not trained on."),
             "absorption": Table(
                 pd.DataFrame([{"measure": k, "value": float(v)} for k, v in asdict(compared).items()]),

@@ -92,9 +92,7 @@ def train(
     )
 
 
-def _train_piece(
-    dataset: str, schedule_json: str, extra: dict[str, float], seed: int, folder: str
-) -> None:
+def _train_piece(dataset: str, schedule_json: str, extra: dict[str, float], seed: int, folder: str) -> None:
     schedule = TrainingSchedule.model_validate_json(schedule_json)
     settings = TrainingSettings(
         epochs=schedule.epochs,

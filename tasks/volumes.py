@@ -12,7 +12,7 @@ from tasks.scans import SCAN
 from tomoforge.beamline import read_scan
 from tomoforge.config import ReconstructionSettings
 from tomoforge.errors import InputError
-from tomoforge.reconstruction import fbp, find_scan_centre, line_integrals, normalise
+from tomoforge.reconstruction import fbp, find_centre, line_integrals, normalise
 from tomoforge.reconstruction.fbp import Filter
 from tomoforge.storage import Artefact, Workspace, write_json_atomic
 from tomoforge.volumes import SLAB, create_volume, finish_volume, write_slab
@@ -37,7 +37,9 @@ def reconstruct(
             write_json_atomic(folder / CENTRE, estimate)
         centre = json.loads((folder / CENTRE).read_text())
         agreement = "" if centre["agreed"] else ", and the rows disagree: check it"
-        say(f"{name}: rotation centre {centre['centre_px']:.2f} px (spread {centre['spread_px']:.2f}){agreement}")
+        say(
+            f"{name}: rotation centre {centre['centre_px']:.2f} px (spread {centre['spread_px']:.2f}){agreement}"
+        )
         create_volume(folder / VOLUME, (rows, columns, columns), record.pixel_size)
         done = folder / "slabs"
         done.mkdir(exist_ok=True)
@@ -71,7 +73,7 @@ def _find_centre(path: str, given: float | None) -> dict:
                 f"rotation_centre must be a column of the detector, 0 to {columns - 1}, got {given}"
             )
         return {"centre_px": given, "spread_px": 0.0, "agreed": True, "given": True}
-    estimate = find_scan_centre(scan)
+    estimate = find_centre(scan)
     return {
         "centre_px": float(estimate.centre),
         "spread_px": float(estimate.spread),
@@ -80,7 +82,9 @@ def _find_centre(path: str, given: float | None) -> dict:
     }
 
 
-def _reconstruct_slab(path: str, start: int, stop: int, centre: float, filter_name: Filter, folder: str) -> None:
+def _reconstruct_slab(
+    path: str, start: int, stop: int, centre: float, filter_name: Filter, folder: str
+) -> None:
     scan = read_scan(path)
     transmission = normalise(scan.rows(start, stop), scan.flats[:, start:stop], scan.darks[:, start:stop])
     integrals, clipped = line_integrals(transmission)

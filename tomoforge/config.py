@@ -62,7 +62,9 @@ class TrainingSchedule(Settings):
     )
     iterations: Annotated[int, Field(ge=1, le=10000)] = Field(25, description="Batches an epoch.")
     batch_size: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Slices a batch.")
-    patch: Annotated[int, Field(ge=32, le=1024)] = Field(128, description="Width of a training patch [voxels].")
+    patch: Annotated[int, Field(ge=32, le=1024)] = Field(
+        128, description="Width of a training patch [voxels]."
+    )
     features: Annotated[int, Field(ge=4, le=64)] = Field(8, description="Channels of the first stage.")
     stages: Annotated[int, Field(ge=2, le=8)] = Field(5, description="Resolutions of the network.")
     learning_rate: Positive = Field(4e-3, description="Initial learning rate (AdamW).")

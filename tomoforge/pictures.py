@@ -50,13 +50,12 @@ def _legend(figure: Figure, names: Mapping[str, int]) -> None:
 
 
 def _scale_bar(axes, width: int, voxel_size: float) -> None:
-    length_um = next(n for n in (500, 200, 100, 50, 20, 10, 5, 2, 1) if n <= 0.4 * width * m_to_um(voxel_size) or n == 1)
+    longest_um = 0.4 * width * m_to_um(voxel_size)
+    length_um = next((n for n in (500, 200, 100, 50, 20, 10, 5, 2) if n <= longest_um), 1)
     pixels = length_um / m_to_um(voxel_size)
     start = 0.04 * width
     axes.plot([start, start + pixels], [0.95 * axes.get_ylim()[0]] * 2, color="white", linewidth=3)
-    axes.text(
-        start, 0.92 * axes.get_ylim()[0], f"{length_um} µm", color="white", fontsize=8, va="bottom"
-    )
+    axes.text(start, 0.92 * axes.get_ylim()[0], f"{length_um} µm", color="white", fontsize=8, va="bottom")
 
 
 def labels_picture(labels: np.ndarray, voxel_size: float, title: str) -> bytes:
@@ -136,7 +135,7 @@ def training_picture(epochs: Sequence[int], loss: Sequence[float], dice: Sequenc
     right.set_ylabel("mean pseudo-Dice (validation)")
     right.set_ylim(0, 1)
     lines = [*axes.get_lines(), *right.get_lines()]
-    axes.legend(lines, [line.get_label() for line in lines], fontsize=8, loc="center right")
+    axes.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="center right")
     return png_bytes(figure)
 
 
@@ -173,7 +172,12 @@ def overview_picture(
     bins = np.histogram_bin_edges(np.concatenate([truth_factors, predicted_factors]), bins=30)
     axes[4].hist(truth_factors, bins=bins, color="#0072B2", alpha=0.55, label="true labels")
     axes[4].hist(
-        predicted_factors, bins=bins, histtype="step", color="#D55E00", linewidth=1.6, label="predicted labels"
+        predicted_factors,
+        bins=bins,
+        histtype="step",
+        color="#D55E00",
+        linewidth=1.6,
+        label="predicted labels",
     )
     axes[4].set_xlabel("absorption factor A")
     axes[4].set_ylabel("reflections")

@@ -129,7 +129,9 @@ def publish(
         for name, table in tables.items():
             table.frame.to_parquet(draft / f"{name}.parquet", index=False)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_bytes_atomic(draft / "run.json", (to_json({"published_at": now, **(run or {})}) + "\n").encode())
+        write_bytes_atomic(
+            draft / "run.json", (to_json({"published_at": now, **(run or {})}) + "\n").encode()
+        )
         write_bytes_atomic(draft / "manifest.json", text)
         try:
             os.rename(draft, final)

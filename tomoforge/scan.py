@@ -58,10 +58,9 @@ class FrameStack:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Reads ``stack[frames]``, ``stack[frames, rows]`` or ``stack[frames, rows, columns]``."""
-        key = key if isinstance(key, tuple) else (key,)
-        if any(part is Ellipsis for part in key):
+        frames, *rest = key if isinstance(key, tuple) else (key,)
+        if isinstance(key, tuple) and any(part is Ellipsis for part in key):
             raise InputError("an ellipsis is not understood here; index frames, rows and columns one by one")
-        frames, *rest = key
         wanted = self.indices[frames]
         with h5py.File(self.path, "r") as file:
             stored = file[self.dataset]
@@ -170,19 +169,14 @@ def write_nxtomo(
     n_references = shapes[0][0]
     image_key = np.concatenate([np.full(len(darks), 2), np.full(len(flats), 1), np.zeros(n_projections)])
     rotation = np.concatenate([np.zeros(n_references), np.degrees(angles)])
-    layout = h5py.VirtualLayout((n_references + n_projections, *shapes[0][1:]), dtype=flats.dtype)
-    start = 0
-    for name, shape in zip(files, shapes, strict=True):
-        layout[start : start + shape[0]] = h5py.VirtualSource(name, FRAMES, shape=shape, dtype=flats.dtype)
-        start += shape[0]
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["default"] = "entry"
         entry = _group(file, "entry", "NXentry")
         entry["definition"] = "NXtomo"
         entry["title"] = title
         instrument = _group(entry, "instrument", "NXinstrument")
         detector = _group(instrument, "detector", "NXdetector")
-        detector.create_virtual_dataset("data", layout)
+        _virtual_dataset(detector, "data", list(zip(files, shapes, strict=True)), flats.dtype)
         detector["image_key"] = image_key.astype(np.int64)
         for name, value in (("x_pixel_size", pixel_size), ("y_pixel_size", pixel_size)):
             _quantity(detector, name, value, "m")
@@ -191,6 +185,8 @@ def write_nxtomo(
         source["probe"] = "x-ray"
         beam = _group(entry, "beam", "NXbeam")
         _quantity(beam, "incident_energy", energy_kev, "keV")
+        # Where the NXtomo files of the ESRF have it, and their readers look.
+        instrument["beam"] = h5py.SoftLink("/entry/beam")
         sample = _group(entry, "sample", "NXsample")
         sample["name"] = title
         _quantity(sample, "rotation_angle", rotation, "deg")
@@ -199,6 +195,27 @@ def write_nxtomo(
         data["data"] = h5py.SoftLink("/entry/instrument/detector/data")
         data["rotation_angle"] = h5py.SoftLink("/entry/sample/rotation_angle")
         data["image_key"] = h5py.SoftLink("/entry/instrument/detector/image_key")
+
+
+def _virtual_dataset(
+    group: h5py.Group, name: str, sources: Sequence[tuple[str, tuple[int, ...]]], dtype: np.dtype
+) -> None:
+    """A dataset that strings the FRAMES of other files together along the first axis.
+
+    Through HDF5's low level, because h5py's VirtualLayout writes the time into the file and the same scan would
+    not give the same bytes.
+    """
+    rows, columns = sources[0][1][1:]
+    space = h5py.h5s.create_simple((sum(shape[0] for _, shape in sources), rows, columns))
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)
+    start = 0
+    for file, shape in sources:
+        space.select_hyperslab((start, 0, 0), shape)
+        properties.set_virtual(space, file.encode(), FRAMES.encode(), h5py.h5s.create_simple(shape))
+        start += shape[0]
+    space.select_all()
+    h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, properties)
 
 
 def _group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:

@@ -74,8 +74,10 @@ def to_json(value: Any) -> str:
     """Canonical JSON: sorted keys, dataclasses and numpy scalars unwrapped; NaN refused."""
     try:
         return json.dumps(value, sort_keys=True, indent=1, default=_plain, allow_nan=False)
+    except InputError:
+        raise
     except (TypeError, ValueError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"not storable as JSON: {error}") from error
+        raise InputError(f"value cannot be stored as JSON: {error}") from error
 
 
 def write_json_atomic(path: str | Path, value: Any) -> None:

@@ -26,7 +26,7 @@ _LABEL_COLOURS = {1: (86, 180, 233), 2: (230, 159, 0), 3: (213, 94, 0)}
 
 def create_volume(
     path: str | Path,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     voxel_size: float,
     *,
     dtype: str = "float32",
@@ -71,7 +71,9 @@ def write_slab(path: str | Path, start: int, slab: np.ndarray) -> None:
     Raises InputError unless it fills whole chunks and lies within the volume.
     """
     if start % SLAB:
-        raise InputError(f"start must be a multiple of {SLAB} so that no two slabs share a chunk, got {start}")
+        raise InputError(
+            f"start must be a multiple of {SLAB} so that no two slabs share a chunk, got {start}"
+        )
     array = _level(path, 0, mode="r+")
     stop = start + slab.shape[0]
     # Zarr clips what runs over the end and repeats what is too narrow, without a word.
@@ -86,12 +88,11 @@ def write_slab(path: str | Path, start: int, slab: np.ndarray) -> None:
 
 def finish_volume(path: str | Path) -> None:
     """Fill the coarser levels from level 0: block means for volumes, nearest for labels."""
-    group = zarr.open_group(str(path), mode="r+")
-    levels = sorted(group.array_keys(), key=int)
-    for fine_name, coarse_name in zip(levels, levels[1:], strict=False):
-        fine, coarse = group[fine_name], group[coarse_name]
+    levels = len(list(zarr.open_group(str(path), mode="r+").array_keys()))
+    for level in range(1, levels):
+        fine, coarse = _level(path, level - 1), _level(path, level, mode="r+")
         for start in range(0, coarse.shape[0], SLAB):
-            block = fine[2 * start : 2 * (start + SLAB)]
+            block = np.asarray(fine[2 * start : 2 * (start + SLAB)])
             coarse[start : start + SLAB] = _halve(block)
 
 
@@ -125,7 +126,7 @@ def write_labels(
 
 def read_volume(path: str | Path, level: int = 0) -> tuple[np.ndarray, float]:
     """A whole volume (z, y, x) float32 [1/m] and its voxel size [m] at ``level``."""
-    return _level(path, level)[:], _voxel_size(path, level)
+    return np.asarray(_level(path, level)[:]), _voxel_size(path, level)
 
 
 def read_labels(path: str | Path, level: int = 0) -> tuple[np.ndarray, float]:
@@ -133,7 +134,7 @@ def read_labels(path: str | Path, level: int = 0) -> tuple[np.ndarray, float]:
     array = _level(path, level)
     if array.dtype != np.uint8:
         raise StorageError(f"{path} holds {array.dtype}, labels are uint8; is it a volume?")
-    return array[:], _voxel_size(path, level)
+    return np.asarray(array[:]), _voxel_size(path, level)
 
 
 def read_label_names(path: str | Path) -> dict[str, int]:
@@ -184,7 +185,7 @@ def _voxel_size(path: str | Path, level: int) -> float:
     return um_to_m(float(datasets[level]["coordinateTransformations"][0]["scale"][0]))
 
 
-def _level_shapes(shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+def _level_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     levels: list[tuple[int, ...]] = [tuple(int(n) for n in shape)]
     while max(levels[-1]) > _SMALLEST:
         levels.append(tuple(-(-n // 2) for n in levels[-1]))
@@ -201,7 +202,7 @@ def _halve(block: np.ndarray) -> np.ndarray:
 
 def _metadata(
     name: str,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     levels: list[tuple[int, ...]],
     voxel_um: float,
     label_names: Mapping[str, int] | None,

@@ -85,7 +85,9 @@ class Material:
             for formula, fraction in self.composition
             if fraction > 0
         ]
-        return RefractiveIndex(sum(p.delta for p in parts), sum(p.beta for p in parts), sum(p.mu for p in parts))
+        return RefractiveIndex(
+            sum(p.delta for p in parts), sum(p.beta for p in parts), sum(p.mu for p in parts)
+        )
 
 
 def mixture(name: str, partial_densities: Mapping[str, float], source: str = "") -> Material:
@@ -114,7 +116,9 @@ def protein_crystal(name: str, solvent_fraction: float, solvent: Material) -> Ma
         raise MaterialError(f"solvent_fraction must lie between 0 and 1, got {solvent_fraction!r}")
     parts = {f: solvent.density * w * solvent_fraction for f, w in solvent.composition}
     parts[PROTEIN] = _PROTEIN_DENSITY * (1 - solvent_fraction)
-    return mixture(name, parts, f"{1 - solvent_fraction:.0%} protein of 1.35 g/cm³ by volume, rest {solvent.name}")
+    return mixture(
+        name, parts, f"{1 - solvent_fraction:.0%} protein of 1.35 g/cm³ by volume, rest {solvent.name}"
+    )
 
 
 _AMMONIUM_SULFATE = _liquor(

@@ -1,7 +1,7 @@
 """From raw counts to the attenuation volume: normalise, find the axis, back-project, look."""
 
 from tomoforge.reconstruction.angles import angle_weights
-from tomoforge.reconstruction.centre import CentreEstimate, find_centre, find_scan_centre
+from tomoforge.reconstruction.centre import CentreEstimate, find_centre, find_integrals_centre
 from tomoforge.reconstruction.fbp import FbpPlan, fbp
 from tomoforge.reconstruction.normalise import bad_pixels, line_integrals, normalise
 from tomoforge.reconstruction.preview import sinogram_picture, slice_pictures
@@ -13,7 +13,7 @@ __all__ = [
     "bad_pixels",
     "fbp",
     "find_centre",
-    "find_scan_centre",
+    "find_integrals_centre",
     "line_integrals",
     "normalise",
     "sinogram_picture",

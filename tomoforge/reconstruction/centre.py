@@ -42,7 +42,7 @@ class CentreEstimate:
     bounds: tuple[float, float]
 
 
-def find_centre(
+def find_integrals_centre(
     line_integrals: np.ndarray,
     angles: np.ndarray,
     *,
@@ -88,7 +88,7 @@ def find_centre(
     return _vote(chosen, by_row, opposite, limits, tolerance)
 
 
-def find_scan_centre(
+def find_centre(
     scan: Scan,
     *,
     bounds: tuple[float, float] | None = None,
@@ -97,12 +97,12 @@ def find_scan_centre(
 ) -> CentreEstimate:
     """Rotation axis of a scan, reading only a few whole frames and a few detector rows of it.
 
-    Parameters and result as in ``find_centre``; ``bounds`` and ``tolerance`` in pixels.
+    Parameters and result as in ``find_integrals_centre``; ``bounds`` and ``tolerance`` in pixels.
 
     Raises
     ------
     InputError
-        As ``find_centre``.
+        As ``find_integrals_centre``.
     ScanError
         If the scan cannot be normalised.
     """

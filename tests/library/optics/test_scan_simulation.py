@@ -94,7 +94,9 @@ def test_simulate_scan__transmission_follows_beer_lambert_in_contact():
     flat = scan.flats.mean() - scan.darks.mean()
     transmission = (scan.projections[0].mean() - scan.darks.mean()) / flat
     expected = np.exp(-find_material("water").refractive_index(5.0).mu * 12 * VOXEL)
-    assert transmission == pytest.approx(expected, rel=2e-3)  # 576 pixels of 2·10⁴ photons: 0.03 %, and rounding
+    assert transmission == pytest.approx(
+        expected, rel=2e-3
+    )  # 576 pixels of 2·10⁴ photons: 0.03 %, and rounding
 
 
 def test_simulate_scan__refuses_bad_input():

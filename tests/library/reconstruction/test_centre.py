@@ -12,7 +12,7 @@ from tomoforge.geometry import uniform_angles
 from tomoforge.reconstruction.centre import (
     choose_rows,
     find_centre,
-    find_scan_centre,
+    find_integrals_centre,
     opposite_pairs,
     pair_centre,
 )
@@ -38,7 +38,7 @@ def stack(n: int, angles: np.ndarray, centre: float, noise: float = 0.01) -> np.
 def test_find_centre__finds_the_axis_of_a_half_turn(n: int, offset: float) -> None:
     angles = uniform_angles(90)
     centre = (n - 1) / 2 + offset
-    found = find_centre(stack(n, angles, centre), angles, rows=3)
+    found = find_integrals_centre(stack(n, angles, centre), angles, rows=3)
     assert found.centre == pytest.approx(centre, abs=0.25)  # the agreed quarter of a pixel
     assert found.agreed
     assert 0 not in found.rows  # air has no say
@@ -47,7 +47,7 @@ def test_find_centre__finds_the_axis_of_a_half_turn(n: int, offset: float) -> No
 def test_find_centre__uses_half_of_a_full_turn_and_its_opposite_pairs() -> None:
     angles = uniform_angles(180, 2 * np.pi)
     order = np.random.default_rng(0).permutation(180)
-    found = find_centre(stack(128, angles, 67.5)[order], angles[order], rows=2)
+    found = find_integrals_centre(stack(128, angles, 67.5)[order], angles[order], rows=2)
     assert found.centre == pytest.approx(67.5, abs=0.25)
     assert found.opposite == pytest.approx(67.5, abs=0.25)
     assert found.agreed
@@ -55,7 +55,7 @@ def test_find_centre__uses_half_of_a_full_turn_and_its_opposite_pairs() -> None:
 
 def test_find_centre__a_sample_outside_the_bounds_is_flagged() -> None:
     angles = np.linspace(0, np.pi, 91)
-    found = find_centre(stack(128, angles, 80.0), angles, bounds=(55.0, 70.0), rows=2)
+    found = find_integrals_centre(stack(128, angles, 80.0), angles, bounds=(55.0, 70.0), rows=2)
     assert not found.agreed
 
 
@@ -63,7 +63,7 @@ def test_find_centre__rows_that_disagree_are_flagged() -> None:
     angles = uniform_angles(90)
     mixed = stack(128, angles, 60.0)
     mixed[:, 3:] = stack(128, angles, 70.0)[:, 3:]
-    found = find_centre(mixed, angles, rows=(1, 2, 4, 5))
+    found = find_integrals_centre(mixed, angles, rows=(1, 2, 4, 5))
     assert found.spread > 5
     assert not found.agreed
 
@@ -95,21 +95,21 @@ def test_find_centre__refuses_with_the_reason() -> None:
     angles = uniform_angles(90)
     values = np.zeros((90, 2, 32), np.float32)
     with pytest.raises(InputError, match="half a turn"):
-        find_centre(values, angles / 2)
+        find_integrals_centre(values, angles / 2)
     with pytest.raises(InputError, match="bounds must be columns"):
-        find_centre(values, angles, bounds=(20.0, 10.0))
+        find_integrals_centre(values, angles, bounds=(20.0, 10.0))
     with pytest.raises(InputError, match="rows must be detector rows"):
-        find_centre(values, angles, rows=[2])
+        find_integrals_centre(values, angles, rows=[2])
 
 
-def test_find_scan_centre__real_scan_needs_its_bounds(shared_data: Path) -> None:
+def test_find_centre__real_scan_needs_its_bounds(shared_data: Path) -> None:
     with h5py.File(shared_data / "scans" / "diamond_24737.nxs") as file:
         entry = file["entry/tomo_entry"]
         frames, keys = entry["data/data"][()], entry["data/image_key"][()]
         angles = np.radians(entry["data/rotation_angle"][()])
     scan = Scan(frames[keys == 0], frames[keys == 1], frames[keys == 2], angles[keys == 0], 20.0, 5e-6)
-    found = find_scan_centre(scan)
+    found = find_centre(scan)
     assert 85.5 <= found.centre <= 86.0
     assert found.agreed
     assert found.opposite == pytest.approx(85.75, abs=0.5)
-    assert found.centre == find_scan_centre(scan, rows=found.rows).centre
+    assert found.centre == find_centre(scan, rows=found.rows).centre

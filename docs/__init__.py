@@ -1,0 +1,1 @@
+"""Documentation, and the pictures in it that are made by the code."""

@@ -1,0 +1,97 @@
+"""The main job as a person runs it: killed at random moments, on one worker and on two, run again, bent."""
+
+import json
+import random
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from running import TINY, artefacts, finish, kill_group, log_of, start_flow
+
+KILLS = 5
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[Path, float]:
+    """A workspace after the tiny main job on one worker, and the seconds it took."""
+    workspace = tmp_path_factory.mktemp("undisturbed") / "workspace"
+    started = time.monotonic()
+    status = finish(start_flow(workspace, "end_to_end", *TINY, "--cluster.workers", "1"))
+    assert status == 0, log_of(workspace)
+    return workspace, time.monotonic() - started
+
+
+@pytest.mark.timeout(900)
+def test_end_to_end__killed_at_random_moments_gives_the_same_bytes_on_two_workers(undisturbed, tmp_path):
+    reference, seconds = undisturbed
+    workspace = tmp_path / "workspace"
+    moments = random.Random(2026)
+    for _ in range(KILLS):
+        flow = start_flow(workspace, "end_to_end", *TINY, "--cluster.workers", "2")
+        time.sleep(moments.uniform(0.25, 0.95) * seconds)
+        kill_group(flow)
+    status = finish(start_flow(workspace, "end_to_end", *TINY, "--cluster.workers", "2"))
+    assert status == 0, log_of(workspace)
+    expected, got = artefacts(reference), artefacts(workspace)
+    assert got.keys() == expected.keys()
+    assert [name for name in expected if got[name] != expected[name]] == []
+
+
+def test_end_to_end__says_what_it_found(undisturbed):
+    workspace, _ = undisturbed
+    text = log_of(workspace)
+    table = text[text.rindex("samples forged") :]
+    for line in ("projections      90", "liquor", "loop", "crystal", "mean |ΔA|/A", "largest"):
+        assert line in table
+    assert str(workspace / "published") in table
+    assert "make dashboard" in table.splitlines()[-1]
+    kinds = {folder.name for folder in (workspace / "published").iterdir()}
+    assert kinds == {"samples", "scans", "volumes", "models", "segmentations", "absorption", "runs"}
+
+
+def test_end_to_end__again_recomputes_nothing_and_a_changed_parameter_only_what_depends_on_it(undisturbed):
+    workspace, _ = undisturbed
+    before = artefacts(workspace)
+    log = workspace.with_suffix(".log")
+    log.unlink()
+    assert finish(start_flow(workspace, "end_to_end", *TINY, "--cluster.workers", "1")) == 0
+    assert artefacts(workspace) == before
+    assert "epochs:" not in log_of(workspace)  # nothing was trained
+    log.unlink()
+    changed = [*TINY, "--rotation.reflections", "40"]
+    assert finish(start_flow(workspace, "end_to_end", *changed, "--cluster.workers", "1")) == 0
+    new = {name.split("/")[0] for name in artefacts(workspace).keys() - before.keys()}
+    assert new == {"corrections", "published"}  # forging, training and segmenting do not depend on it
+    assert before.items() <= artefacts(workspace).items()
+
+
+@pytest.mark.timeout(400)
+def test_end_to_end__takes_a_real_scan_through_the_same_rooms(undisturbed, shared_data):
+    workspace, _ = undisturbed
+    scan = str(shared_data / "scans" / "diamond_24737.nxs")
+    real = ["--scan", scan, "--energy-kev", "20", "--pixel-size-um", "5"]
+    workspace.with_suffix(".log").unlink()
+    flow = start_flow(workspace, "end_to_end", *TINY, *real, "--cluster.workers", "2")
+    assert finish(flow) == 0, log_of(workspace)
+    text = log_of(workspace)
+    centre = float(re.search(r"rotation centre  ([\d.]+) px", text).group(1))
+    assert 85.5 <= centre <= 86.0
+    assert "outside the training domain" in text
+    manifests = [
+        json.loads(p.read_text()) for p in (workspace / "published" / "runs").glob("*/manifest.json")
+    ]
+    (run,) = [m for m in manifests if m["title"].startswith("Real scan")]
+    assert any("outside the training domain" in warning for warning in run["warnings"])
+
+
+def test_end_to_end__real_scan_without_energy_stops_before_any_work(tmp_path, shared_data):
+    workspace = tmp_path / "workspace"
+    scan = str(shared_data / "scans" / "diamond_24737.nxs")
+    assert finish(start_flow(workspace, "end_to_end", "--scan", scan, "--pixel-size-um", "5")) == 2
+    text = log_of(workspace)
+    assert "energy" in text and "ENERGY_KEV" in text and "--energy-kev" in text
+    assert not (workspace / "labels").exists()
