@@ -28,6 +28,7 @@ _HOST = "127.0.0.1"
 _WORKER = "this-machine"
 _STARTUP_S = 240
 _STOP_S = 20
+_STOP_WORKER_S = 2  # without runs it has nothing to save, and an idle one may sleep on
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     environment = server_environment(options.port)
     home = Path(environment["PREFECT_HOME"])
     home.mkdir(parents=True, exist_ok=True)  # the server cannot open its database in a missing folder
+    os.environ["PREFECT_HOME"] = str(home)  # Prefect makes this folder when it is imported, to check the keys
     try:
         with only_one(home, f"http://{_HOST}:{options.port}"):
             require_free(options.port)
@@ -130,9 +132,8 @@ def require_free(port: int) -> None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # one just closed is free, as for the server
+        # A port just closed is free for the server, which sets the same option.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except OSError:
@@ -192,29 +193,29 @@ ready"""
 
 def _stop(running: Mapping[str, subprocess.Popen], mark: str) -> None:
     """Runs first, so that they report their end to the server; then worker, server, and whatever is left."""
-    worker, server = running.get("worker"), running.get("server")
+    worker, server, guard = (running.get(name) for name in ("worker", "server", "guard"))
     if worker is not None and worker.poll() is None:
         runs = psutil.Process(worker.pid).children()
-        worker.terminate()  # it takes no new runs and waits for these
+        worker.terminate()  # no new runs
         for run in runs:
             with contextlib.suppress(psutil.NoSuchProcess):
                 run.terminate()
-        _wait_for_end(worker)
-    if server is not None:
-        server.terminate()
-        _wait_for_end(server)
+        psutil.wait_procs(runs, timeout=_STOP_S)
+    for child, patience in ((worker, _STOP_WORKER_S), (server, _STOP_S)):
+        if child is not None:
+            child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(patience)
+            child.kill()
     left = kill_marked(mark)
-    guard = running.get("guard")
+    for child in (worker, server):
+        if child is not None:
+            child.wait()
     if guard is not None and guard.stdin is not None:
         guard.stdin.close()
         guard.wait()
     if left:
         print(f"error: still alive: {', '.join(str(process.pid) for process in left)}", file=sys.stderr)
-
-
-def _wait_for_end(child: subprocess.Popen) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(_STOP_S)
 
 
 def _interrupt(signum: int, frame: object) -> None:

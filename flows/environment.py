@@ -19,8 +19,8 @@ def prepare(workspace: str | None = None) -> None:
         "DO_NOT_TRACK": "1",
         "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
-        # The flow speaks for itself at the terminal; Prefect keeps the full log for its UI.
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+        # The flow speaks for itself at the terminal; tracebacks and the full log are in Prefect's UI.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -11,7 +11,7 @@ from flows.report import FlowReport, where_results_lie
 from tasks.cluster import Compute, open_compute
 from tasks.publishing import publish_sample, publish_scan, publish_volume
 from tasks.samples import forge_sample
-from tasks.scans import simulate_scan
+from tasks.scans import material_mu, simulate_scan
 from tasks.segmenter import build_dataset
 from tasks.volumes import reconstruct
 from tomoforge.config import ClusterSettings, OpticsSettings, Positive, ReconstructionSettings, Seed
@@ -75,6 +75,7 @@ def forge(
     reconstruction: ReconstructionSettings,
 ) -> Forged:
     """Forge, scan, reconstruct and publish each sample; samples run side by side."""
+    material_mu(optics)  # an unknown material must fail before anything is forged
     labels, scans, volumes, published = [], [], [], []
     for n in range(samples):
         name = f"sample {n}"

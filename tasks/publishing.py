@@ -288,6 +288,18 @@ def comparison_of(workspace: Workspace, truth: Artefact, predicted: Artefact) ->
     )
 
 
+def comparison_table(compared: FactorComparison) -> pd.DataFrame:
+    """How factors differ, a row a measure, all in percent of A."""
+    measures = {
+        "mean |ΔA|/A": compared.mean_absolute,
+        "largest |ΔA|/A": compared.largest,
+        "mean ΔA/A": compared.mean_signed,
+        "rms ΔA/A": compared.rms,
+        "spread of ΔA/A (what scaling cannot absorb)": compared.relative_spread,
+    }
+    return pd.DataFrame({"measure": list(measures), "percent": [100 * v for v in measures.values()]})
+
+
 @task(name="publish-absorption", **OPTIONS)
 def publish_absorption(
     workspace: Workspace,
@@ -321,10 +333,7 @@ def publish_absorption(
             factor_histograms(true, a, truth_name="true labels", predicted_name="predicted labels"),
             "Absorption factors by true and by predicted labels, and their relative difference.",
         )
-        tables["comparison"] = Table(
-            pd.DataFrame([{"measure": key, "value": value} for key, value in summary.items()]),
-            "Predicted against true labels.",
-        )
+        tables["comparison"] = Table(comparison_table(compared), "Predicted against true labels.")
     sources = {"factors": factors} if reference is None else {"factors": factors, "reference": reference}
     return _publish(
         workspace,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,14 @@ from prefect import task
 from prefect.runtime import flow_run
 
 from tasks.artefacts import OPTIONS
-from tasks.publishing import OUTSIDE, comparison_of, metrics_table, read_factors, training_domain_warnings
+from tasks.publishing import (
+    OUTSIDE,
+    comparison_of,
+    comparison_table,
+    metrics_table,
+    read_factors,
+    training_domain_warnings,
+)
 from tasks.samples import LABELS
 from tasks.scans import SCAN, material_mu
 from tasks.volumes import CENTRE, VOLUME
@@ -120,7 +127,7 @@ def publish_forged_run(
             ),
             "segmentation": Table(metrics, "Metrics on the sample that was not trained on."),
             "absorption": Table(
-                pd.DataFrame([{"measure": k, "value": float(v)} for k, v in asdict(compared).items()]),
+                comparison_table(compared),
                 "Absorption factors by predicted against those by true labels.",
             ),
         },

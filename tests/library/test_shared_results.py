@@ -96,7 +96,7 @@ def test_publish__a_failure_leaves_nothing(tmp_path: Path) -> None:
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        publish_one(tmp_path, tables={"t": Table(Unwritable(), "")})  # type: ignore[arg-type]
+        publish_one(tmp_path, tables={"t": Table(Unwritable(), "")})
     assert list((tmp_path / "runs").iterdir()) == []
 
 

@@ -252,6 +252,6 @@ def test_write_nxtomo__one_angle_for_each_projection(tmp_path: Path) -> None:
 
 def test_write_nxtomo__same_scan_same_bytes(tmp_path: Path) -> None:
     first, second = (write_scan(tmp_path / name) for name in ("a", "b"))
-    for one in sorted(first.parent.rglob("*.h5")) + [first]:
+    for one in [*sorted(first.parent.rglob("*.h5")), first]:
         other = second.parent / one.relative_to(first.parent)
         assert one.read_bytes() == other.read_bytes(), one.name

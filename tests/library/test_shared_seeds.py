@@ -1,5 +1,7 @@
 """Draws belong to a name and its indices, and to nothing else."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ def test_component_rng__does_not_depend_on_who_else_draws() -> None:
 
 
 def test_component_rng__every_name_index_and_seed_has_its_own() -> None:
-    addresses = [
+    addresses: list[tuple] = [
         (1, "noise"),
         (2, "noise"),
         (1, "rings"),
@@ -47,7 +49,9 @@ def test_component_seed__fits_32_bits_and_is_a_plain_integer() -> None:
 
 
 def test_component_rng__numpy_integers_are_seeds_too() -> None:
-    assert component_seed(np.int64(5), "a", np.int32(1)) == component_seed(5, "a", 1)
+    five: Any = np.int64(5)
+    one: Any = np.int32(1)
+    assert component_seed(five, "a", one) == component_seed(5, "a", 1)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.0, True, None, "1"])

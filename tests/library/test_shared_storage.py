@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from importlib import util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_to_json__refuses_what_json_has_not(value) -> None:
 
 # --- keys and provenance ------------------------------------------------------------------------------------
 
-KEY = {"stage": "scan", "parameters": {"a": 1, "b": {"c": 2.5}}, "inputs": ["labels=x"], "code": "123"}
+KEY: dict[str, Any] = {"stage": "scan", "parameters": {"a": 1, "b": {"c": 2.5}}, "inputs": ["labels=x"], "code": "123"}
 
 
 def test_content_key__same_for_the_same_work() -> None:
@@ -253,10 +254,10 @@ def test_git_revision__marks_uncommitted_changes(tmp_path: Path, monkeypatch, ch
 
 def test_provenance__holds_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Artefact("labels", "k", "labels/k", "0")
-    arguments = ("scan", {"a": 1}, {"labels": source, "content": "xyz"}, "code")
-    before = to_json(provenance(*arguments))
+    inputs: dict[str, Artefact | str] = {"labels": source, "content": "xyz"}
+    before = to_json(provenance("scan", {"a": 1}, inputs, "code"))
     monkeypatch.setattr(time, "time", lambda: 4e9)
-    assert to_json(provenance(*arguments)) == before
+    assert to_json(provenance("scan", {"a": 1}, inputs, "code")) == before
     record = json.loads(before)
     assert record["inputs"] == {"labels": vars(source), "content": "xyz"}
     assert record["packages"]["numpy"] == np.__version__
@@ -315,7 +316,7 @@ def test_workspace__can_be_moved(workspace: Workspace, tmp_path: Path) -> None:
     moved = Workspace(tmp_path / "moved")
     assert moved.find("labels", made.key) == made
     moved.verify(made)
-    with pytest.raises(StorageError, match="is not in the workspace .*; was it deleted"):
+    with pytest.raises(StorageError, match=r"is not in the workspace .*; was it deleted"):
         workspace.path(made)
 
 
@@ -343,7 +344,7 @@ def test_find__missing_or_truncated_file(workspace: Workspace, damage) -> None:
 def test_verify__any_damage(workspace: Workspace, damage) -> None:
     made = make(workspace)
     damage(workspace.path(made) / "inner" / "data.txt")
-    with pytest.raises(StorageError, match="inner/data.txt"):
+    with pytest.raises(StorageError, match=r"inner/data\.txt"):
         workspace.verify(made)
 
 

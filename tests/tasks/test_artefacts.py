@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Failed, State
 
 from tasks.artefacts import produce, worth_retrying
 from tomoforge.errors import (
@@ -131,7 +131,7 @@ def test_produce__what_another_run_finished_meanwhile_is_taken(workspace: Worksp
     ],
 )
 def test_worth_retrying__wrong_input_stays_wrong(error: Exception, worth: bool) -> None:
-    state = Failed(data=error)
+    state: State = Failed(data=error)
     assert worth_retrying(None, None, state) is worth  # type: ignore[arg-type]
 
 

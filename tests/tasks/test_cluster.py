@@ -123,7 +123,7 @@ def test_map__dying_workers_are_told(compute: Compute, monkeypatch: pytest.Monke
 
     # Really killing workers three times takes their restarts, half a minute.
     monkeypatch.setattr(Compute, "_completed", killed)
-    with pytest.raises(StageError, match="getpid killed its worker several times; .*memory_limit"):
+    with pytest.raises(StageError, match=r"getpid killed its worker several times; .*memory_limit"):
         compute.run(os.getpid, timeout_s=PATIENCE_S)
 
 

@@ -32,8 +32,9 @@ def test_project_thickness__sphere_chords_at_oblique_angles():
     chord = 2 * np.sqrt(np.maximum(radius**2 - u[:, None] ** 2 - u[None, :] ** 2, 0))
     inside = chord > 8  # the rim of a hard-edged voxel ball is rough by a voxel
     for path in paths:
-        # Each end of a chord is rounded to a voxel (rms 0.29), and cut obliquely towards the rim.
-        assert np.sqrt(np.mean((path - chord)[inside] ** 2)) < 0.6
+        # Each end of a chord is rounded to a voxel (rms 0.29); the ball is symmetric, so both ends are rounded
+        # alike at 0°, and obliquely towards the rim: twice that and a little more.
+        assert np.sqrt(np.mean((path - chord)[inside] ** 2)) < 0.7
         assert abs(np.mean((path - chord)[inside])) < 0.05
 
 
