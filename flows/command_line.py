@@ -20,7 +20,12 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit status: 0 done, 1 a stage failed, 2 wrong input."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--workspace")
-    prepare(early.parse_known_args(arguments)[0].workspace)  # before anything imports Prefect
+    workspace = early.parse_known_args(arguments)[0].workspace
+    try:
+        prepare(workspace)  # before anything imports Prefect
+    except OSError as error:
+        print(f"error: workspace {workspace or '(default)'} cannot be written: {error}", file=sys.stderr)
+        return 2
     if not arguments or arguments[0] in ("-h", "--help", "list"):
         print(_listing())
         return 0

@@ -50,13 +50,13 @@ def correct_absorption(
             seed=seed,
             name="truth",
         )
-        publish_absorption(workspace, factors, true, name=labels)
+        shown = publish_absorption(workspace, factors, true, name=labels)
     lines = [f"factors  {factors.key}"]
     if true is not None:
         compared = comparison_of(workspace, true, factors)
         lines.append(f"|ΔA|/A   mean {compared.mean_absolute:.2%}, largest {compared.largest:.2%}")
     lines += where_results_lie(workspace)
-    return FlowReport(tuple(lines), {"absorption": factors.key}, {"factors": factors.key})
+    return FlowReport(tuple(lines), {"absorption": shown}, {"factors": factors.key})
 
 
 def _labels(workspace: Workspace, argument: str, key: str) -> Artefact:

@@ -65,10 +65,12 @@ def end_to_end(
         forged = forge(compute, workspace, samples, seed, grid, voxel_size_um, optics, reconstruction)
         dataset = build_dataset(workspace, forged.volumes[:-1], forged.labels[:-1])
         model = train(compute, workspace, dataset, schedule=training, optics=optics, seed=seed)
-        publish_model(workspace, model, dataset)
-        run = held_out(compute, workspace, forged, model, optics, reconstruction, rotation, seed)
+        shown = publish_model(workspace, model)
+        run = held_out(compute, workspace, forged, model, shown, optics, reconstruction, rotation, seed)
         if scan is not None:
-            real = real_scan(compute, workspace, model, scan, energy_kev, pixel_size_um, reconstruction)
+            real = real_scan(
+                compute, workspace, model, shown, scan, energy_kev, pixel_size_um, reconstruction
+            )
             return FlowReport(
                 (*run.lines, "", *real.lines, *where_results_lie(workspace)),
                 run.published | {"real_run": real.published["run"]},
@@ -95,6 +97,7 @@ def held_out(
     workspace: Workspace,
     forged: Forged,
     model: Artefact,
+    shown_model: str,
     optics: OpticsSettings,
     reconstruction: ReconstructionSettings,
     rotation: RotationSettings,
@@ -112,16 +115,13 @@ def held_out(
     run = ForgedRun(
         len(forged.labels), labels, scan, volume, contact, model, predicted, truth_factors, factors
     )
-    published = {
-        "sample": labels.key,
-        "scan": scan.key,
-        "volume": volume.key,
-        "model": model.key,
-        "segmentation": publish_segmentation(
-            workspace, predicted, volume, model, truth=labels, energy_kev=energy, name=name
-        ),
-        "absorption": publish_absorption(workspace, factors, truth_factors, name=name),
-    }
+    published = {**forged.published[-1], "model": shown_model}
+    published["segmentation"] = publish_segmentation(
+        workspace, predicted, volume, model, truth=labels, energy_kev=energy, name=name, sources=published
+    )
+    published["absorption"] = publish_absorption(
+        workspace, factors, truth_factors, name=name, sources={"segmentation": published["segmentation"]}
+    )
     summary = publish_forged_run(workspace, run, optics=optics, published=published)
     return FlowReport(summary.lines, published | {"run": summary.identifier}, run.keys())
 
@@ -145,20 +145,19 @@ def real_scan(
     compute: Compute,
     workspace: Workspace,
     model: Artefact,
+    shown_model: str,
     scan: str,
     energy_kev: float | None,
     pixel_size_um: float | None,
     reconstruction: ReconstructionSettings,
 ) -> FlowReport:
     """A real scan through the same rooms."""
-    raw, volume, name = reconstruct_real(compute, workspace, scan, energy_kev, pixel_size_um, reconstruction)
-    predicted = segment(compute, workspace, model, volume, name=name)
-    published = {
-        "scan": raw.key,
-        "volume": volume.key,
-        "model": model.key,
-        "segmentation": publish_segmentation(workspace, predicted, volume, model, scan=raw, name=name),
-    }
-    run = RealRun(name, raw, volume, model, predicted)
+    real = reconstruct_real(compute, workspace, scan, energy_kev, pixel_size_um, reconstruction)
+    predicted = segment(compute, workspace, model, real.volume, name=real.name)
+    published = {**real.published, "model": shown_model}
+    published["segmentation"] = publish_segmentation(
+        workspace, predicted, real.volume, model, scan=real.scan, name=real.name, sources=published
+    )
+    run = RealRun(real.name, real.scan, real.volume, model, predicted)
     summary = publish_real_run(workspace, run, published=published)
     return FlowReport(summary.lines, published | {"run": summary.identifier}, run.keys())

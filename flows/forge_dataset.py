@@ -24,11 +24,15 @@ Grid = Annotated[int, Field(ge=32, le=2048)]
 
 @dataclass(frozen=True)
 class Forged:
-    """Labels, scans and volumes of a forged set, in the order of its samples."""
+    """Labels, scans and volumes of a forged set, in the order of its samples, and how each is published.
+
+    published : for each sample role → identifier.
+    """
 
     labels: list[Artefact]
     scans: list[Artefact]
     volumes: list[Artefact]
+    published: list[dict[str, str]]
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=32))
@@ -61,7 +65,8 @@ def forge_dataset(
         f"dataset         {dataset.key}",
         *where_results_lie(workspace),
     )
-    return FlowReport(lines, {"samples": ", ".join(a.key for a in forged.labels)}, {"dataset": dataset.key})
+    published = {f"sample_{n}": shown["sample"] for n, shown in enumerate(forged.published)}
+    return FlowReport(lines, published, {"dataset": dataset.key})
 
 
 def forge(
@@ -84,16 +89,17 @@ def forge(
         )
         scan = simulate_scan.submit(compute, workspace, sample, optics=optics, seed=seed, index=n)
         volume = reconstruct.submit(compute, workspace, scan, settings=reconstruction, name=name)
-        published += [
-            publish_sample.submit(workspace, sample, index=n),
-            publish_scan.submit(workspace, scan, name=name),
-            publish_volume.submit(workspace, volume, scan, name=name),
-        ]
+        shown_sample = publish_sample.submit(workspace, sample, index=n)
+        shown_scan = publish_scan.submit(workspace, scan, name=name, sources={"sample": shown_sample})
+        shown_volume = publish_volume.submit(workspace, volume, name=name, sources={"scan": shown_scan})
+        published.append({"sample": shown_sample, "scan": shown_scan, "volume": shown_volume})
         labels.append(sample)
         scans.append(scan)
         volumes.append(volume)
     # Results in the order of the work: what failed first is what is raised.
-    forged = Forged(*([future.result() for future in stage] for stage in (labels, scans, volumes)))
-    for future in published:
-        future.result()
-    return forged
+    return Forged(
+        [future.result() for future in labels],
+        [future.result() for future in scans],
+        [future.result() for future in volumes],
+        [{role: future.result() for role, future in shown.items()} for shown in published],
+    )

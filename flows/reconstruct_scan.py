@@ -1,5 +1,7 @@
 """Reconstruct one real scan: validate → copy → centre → volume."""
 
+from dataclasses import dataclass
+
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -32,11 +34,19 @@ def reconstruct_scan(
     workspace = Workspace.default()
     check_real_scan(scan, energy_kev, pixel_size_um)
     with open_compute(cluster) as compute:
-        raw, volume, name = reconstruct_real(
-            compute, workspace, scan, energy_kev, pixel_size_um, reconstruction
-        )
-    lines = (f"scan    {name}", f"volume  {volume.key}", *where_results_lie(workspace))
-    return FlowReport(lines, {"volumes": volume.key}, {"scan": raw.key, "volume": volume.key})
+        real = reconstruct_real(compute, workspace, scan, energy_kev, pixel_size_um, reconstruction)
+    lines = (f"scan    {real.name}", f"volume  {real.volume.key}", *where_results_lie(workspace))
+    return FlowReport(lines, real.published, {"scan": real.scan.key, "volume": real.volume.key})
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """A real scan in the workspace, its volume, and how both are published (role → identifier)."""
+
+    name: str
+    scan: Artefact
+    volume: Artefact
+    published: dict[str, str]
 
 
 def reconstruct_real(
@@ -46,11 +56,14 @@ def reconstruct_real(
     energy_kev: float | None,
     pixel_size_um: float | None,
     reconstruction: ReconstructionSettings,
-) -> tuple[Artefact, Artefact, str]:
-    """Import, reconstruct and publish a real scan; the scan, the volume and the scan's name."""
+) -> Reconstructed:
+    """Import, reconstruct and publish a real scan."""
     name = scan.rsplit("/", 1)[-1]
     raw = import_scan(workspace, scan, energy_kev=energy_kev, pixel_size_um=pixel_size_um)
     volume = reconstruct(compute, workspace, raw, settings=reconstruction, name=name)
-    publish_scan(workspace, raw, name=name)
-    publish_volume(workspace, volume, raw, name=name)
-    return raw, volume, name
+    shown = publish_scan(workspace, raw, name=name)
+    published = {
+        "scan": shown,
+        "volume": publish_volume(workspace, volume, name=name, sources={"scan": shown}),
+    }
+    return Reconstructed(name, raw, volume, published)

@@ -39,6 +39,6 @@ def train_segmenter(
         )
     with open_compute(cluster) as compute:
         model = train(compute, workspace, found, schedule=training, optics=optics, seed=seed)
-        publish_model(workspace, model, found)
+        shown = publish_model(workspace, model)
     lines = (f"model  {model.key}", *where_results_lie(workspace))
-    return FlowReport(lines, {"models": model.key}, {"model": model.key})
+    return FlowReport(lines, {"model": shown}, {"model": model.key})

@@ -69,15 +69,19 @@ def follow(path: Path, progress: Callable[[int, int], None]) -> Iterator[None]:
     """Pass on what ``report_to(path)`` writes, from any machine that shares the workspace; then remove it."""
     stop = threading.Event()
     context = contextvars.copy_context()  # the artifact belongs to the task that is running here
+    seen: list[int] = []
+
+    def look() -> None:
+        nonlocal seen
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            reported = json.loads(path.read_text())
+            if reported != seen:
+                seen = reported
+                progress(*reported)
 
     def poll() -> None:
-        seen = None
         while not stop.wait(1.0):
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                reported = json.loads(path.read_text())
-                if reported != seen:
-                    seen = reported
-                    progress(*reported)
+            look()
 
     follower = threading.Thread(target=context.run, args=(poll,), daemon=True)
     follower.start()
@@ -86,4 +90,5 @@ def follow(path: Path, progress: Callable[[int, int], None]) -> Iterator[None]:
     finally:
         stop.set()
         follower.join()
+        look()  # what was reported within the last second
         path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -28,29 +29,41 @@ from tomoforge.reconstruction import line_integrals, normalise, sinogram_picture
 from tomoforge.results import Picture, Table, publish
 from tomoforge.segmentation.domain import domain_warnings
 from tomoforge.segmentation.metrics import segmentation_metrics
-from tomoforge.storage import Artefact, Workspace
+from tomoforge.storage import Artefact, Workspace, to_json
 from tomoforge.units import m_to_um, rad_to_deg
 from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
 
 OUTSIDE = "outside the training domain"
 
 
-def _publish(
+def publish_version(
     workspace: Workspace,
     kind: str,
-    artefact: Artefact,
+    key: str,
     *,
     title: str,
     summary: Mapping[str, Any],
     pictures: Mapping[str, Picture] | None = None,
     tables: Mapping[str, Table] | None = None,
     warnings: Sequence[str] = (),
-    sources: Mapping[str, Artefact] | None = None,
-    suffix: str = "",
+    sources: Mapping[str, str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> str:
-    """Publish under the artefact's key and return the identifier."""
-    recorded = {k: v for k, v in workspace.read_provenance(artefact).items() if k != "files"}
-    identifier = artefact.key + suffix
+    """Publish under ``key`` and a digest of what is shown; return that identifier.
+
+    Published results are never rewritten. When a later version shows an artefact otherwise, it is published
+    beside the earlier one.
+    """
+    shown = {
+        "title": title,
+        "summary": {name: str(value) for name, value in summary.items()},
+        "pictures": {n: [sha256(p.png).hexdigest(), p.caption] for n, p in (pictures or {}).items()},
+        "tables": {n: [t.frame.to_csv(index=False), t.caption] for n, t in (tables or {}).items()},
+        "warnings": list(warnings),
+        "sources": dict(sources or {}),
+        "provenance": dict(provenance or {}),
+    }
+    identifier = f"{key}-{sha256(to_json(shown).encode()).hexdigest()[:8]}"
     publish(
         workspace.folder("published"),
         kind,
@@ -60,11 +73,16 @@ def _publish(
         pictures=pictures,
         tables=tables,
         warnings=warnings,
-        sources={role: item.key for role, item in (sources or {}).items()},
-        provenance=recorded,
+        sources=sources,
+        provenance=provenance,
         run={"flow_run": flow_run.name, "flow": flow_run.flow_name},
     )
     return identifier
+
+
+def _recorded(workspace: Workspace, artefact: Artefact) -> dict[str, Any]:
+    """The provenance of an artefact without its list of files."""
+    return {k: v for k, v in workspace.read_provenance(artefact).items() if k != "files"}
 
 
 @task(name="publish-sample", **OPTIONS)
@@ -74,10 +92,11 @@ def publish_sample(workspace: Workspace, labels: Artefact, *, index: int) -> str
     record = json.loads((folder / RECORD).read_text())
     volume, voxel_size = read_labels(folder / LABELS)
     caption = "Middle slices of the forged labels: liquor, loop and crystal."
-    return _publish(
+    return publish_version(
         workspace,
         "samples",
-        labels,
+        labels.key,
+        provenance=_recorded(workspace, labels),
         title=f"Sample {index}: {record['title']}",
         summary={
             "grid": volume.shape[0],
@@ -91,7 +110,9 @@ def publish_sample(workspace: Workspace, labels: Artefact, *, index: int) -> str
 
 
 @task(name="publish-scan", **OPTIONS)
-def publish_scan(workspace: Workspace, scan: Artefact, *, name: str) -> str:
+def publish_scan(
+    workspace: Workspace, scan: Artefact, *, name: str, sources: Mapping[str, str] | None = None
+) -> str:
     """A scan: one projection, one sinogram, and what validation had to say."""
     folder = workspace.path(scan)
     record = read_scan(folder / SCAN)
@@ -105,10 +126,11 @@ def publish_scan(workspace: Workspace, scan: Artefact, *, name: str) -> str:
     angle = rad_to_deg(float(record.angles[middle]))
     report = folder / REPORT
     warnings = json.loads(report.read_text())["warnings"] if report.exists() else []
-    return _publish(
+    return publish_version(
         workspace,
         "scans",
-        scan,
+        scan.key,
+        provenance=_recorded(workspace, scan),
         title=f"Scan of {name}",
         summary={
             "projections": record.projections.shape[0],
@@ -130,11 +152,12 @@ def publish_scan(workspace: Workspace, scan: Artefact, *, name: str) -> str:
             ),
         },
         warnings=warnings,
+        sources=sources,
     )
 
 
 @task(name="publish-volume", **OPTIONS)
-def publish_volume(workspace: Workspace, volume: Artefact, scan: Artefact, *, name: str) -> str:
+def publish_volume(workspace: Workspace, volume: Artefact, *, name: str, sources: Mapping[str, str]) -> str:
     """A reconstruction: three slices, the rotation centre, and the range of µ."""
     folder = workspace.path(volume)
     values, voxel_size = read_volume(folder / VOLUME)
@@ -151,10 +174,11 @@ def publish_volume(workspace: Workspace, volume: Artefact, scan: Artefact, *, na
         plane: Picture(png, f"Middle {plane} slice, attenuation coefficient µ.")
         for plane, png in slice_pictures(values, voxel_size, name).items()
     }
-    return _publish(
+    return publish_version(
         workspace,
         "volumes",
-        volume,
+        volume.key,
+        provenance=_recorded(workspace, volume),
         title=f"Reconstruction of {name}",
         summary={
             "centre_px": centre["centre_px"],
@@ -168,21 +192,22 @@ def publish_volume(workspace: Workspace, volume: Artefact, scan: Artefact, *, na
         },
         pictures=pictures,
         warnings=warnings,
-        sources={"scan": scan},
+        sources=sources,
     )
 
 
 @task(name="publish-model", **OPTIONS)
-def publish_model(workspace: Workspace, model: Artefact, dataset: Artefact) -> str:
+def publish_model(workspace: Workspace, model: Artefact) -> str:
     """A trained segmenter: its training curve and what it was trained on."""
     folder = workspace.path(model) / MODEL
     about = json.loads((folder / "model.json").read_text())
     curve = pd.read_csv(folder / "training_curve.csv")
     dice = curve[[c for c in curve.columns if c.startswith("pseudo_dice_")]].mean(axis=1)
-    return _publish(
+    return publish_version(
         workspace,
         "models",
-        model,
+        model.key,
+        provenance=_recorded(workspace, model),
         title=f"Segmenter of {len(curve)} epochs",
         summary={k: v for k, v in about.items() if isinstance(v, (str, int, float, bool))},
         pictures={
@@ -192,7 +217,6 @@ def publish_model(workspace: Workspace, model: Artefact, dataset: Artefact) -> s
             )
         },
         tables={"training_curve": Table(curve, "Training by epoch.")},
-        sources={"dataset": dataset},
     )
 
 
@@ -232,6 +256,7 @@ def publish_segmentation(
     model: Artefact,
     *,
     name: str,
+    sources: Mapping[str, str],
     truth: Artefact | None = None,
     scan: Artefact | None = None,
     energy_kev: float | None = None,
@@ -257,10 +282,11 @@ def publish_segmentation(
         if value:
             summary[f"voxels_{label}"] = int(np.count_nonzero(predicted == value))
     title = f"Segmentation of {name}" + (f" ({OUTSIDE})" if warnings else "")
-    return _publish(
+    return publish_version(
         workspace,
         "segmentations",
-        segmentation,
+        segmentation.key,
+        provenance=_recorded(workspace, segmentation),
         title=title,
         summary=summary,
         pictures={
@@ -271,7 +297,7 @@ def publish_segmentation(
         },
         tables=tables,
         warnings=warnings,
-        sources={"volume": volume, "model": model},
+        sources=sources,
     )
 
 
@@ -307,7 +333,7 @@ def publish_absorption(
     reference: Artefact | None,
     *,
     name: str,
-    warnings: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
 ) -> str:
     """Absorption factors; with ``reference`` (from true labels) also how they differ from it."""
     table = read_factors(workspace, factors)
@@ -334,16 +360,14 @@ def publish_absorption(
             "Absorption factors by true and by predicted labels, and their relative difference.",
         )
         tables["comparison"] = Table(comparison_table(compared), "Predicted against true labels.")
-    sources = {"factors": factors} if reference is None else {"factors": factors, "reference": reference}
-    return _publish(
+    return publish_version(
         workspace,
         "absorption",
-        factors,
+        factors.key,
+        provenance=_recorded(workspace, factors),
         title=f"Absorption factors of {name}",
         summary=summary,
         pictures=pictures,
         tables=tables,
-        warnings=warnings,
         sources=sources,
-        suffix="" if reference is None else "-compared",
     )

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from prefect import task
-from prefect.runtime import flow_run
 
 from tasks.artefacts import OPTIONS
 from tasks.publishing import (
@@ -18,6 +17,7 @@ from tasks.publishing import (
     comparison_of,
     comparison_table,
     metrics_table,
+    publish_version,
     read_factors,
     training_domain_warnings,
 )
@@ -29,7 +29,7 @@ from tomoforge.config import OpticsSettings
 from tomoforge.pictures import overview_picture
 from tomoforge.reconstruction import normalise
 from tomoforge.reconstruction.quality import interior_mu
-from tomoforge.results import Picture, Table, publish
+from tomoforge.results import Picture, Table
 from tomoforge.storage import Artefact, Workspace
 from tomoforge.units import kev_to_wavelength, m_to_um, mm_to_m
 from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
@@ -113,11 +113,10 @@ def publish_forged_run(
         read_factors(workspace, run.factors)["absorption_factor"].to_numpy(),
         voxel_size,
     )
-    identifier = _identifier(run.keys())
-    publish(
-        workspace.folder("published"),
+    identifier = publish_version(
+        workspace,
         "runs",
-        identifier,
+        _key(run.keys()),
         title=f"End to end: {run.samples} forged samples",
         summary=summary,
         pictures={"overview": Picture(picture, "Sample → projection → slice → labels → correction.")},
@@ -133,7 +132,6 @@ def publish_forged_run(
         },
         warnings=warnings,
         sources=published,
-        run={"flow_run": flow_run.name, "flow": flow_run.flow_name},
     )
     lines = (
         f"samples forged   {run.samples} ({run.samples - 1} trained on, 1 held out)",
@@ -173,16 +171,14 @@ def publish_real_run(workspace: Workspace, run: RealRun, *, published: Mapping[s
         "centre_spread_px": centre["spread_px"],
         **{f"voxels_{name}": int(counts[value]) for name, value in LABEL_NAMES.items() if value},
     }
-    identifier = _identifier(run.keys())
-    publish(
-        workspace.folder("published"),
+    identifier = publish_version(
+        workspace,
         "runs",
-        identifier,
+        _key(run.keys()),
         title=f"Real scan {run.name}" + (f" ({OUTSIDE})" if warnings else ""),
         summary=summary,
         warnings=warnings,
         sources=published,
-        run={"flow_run": flow_run.name, "flow": flow_run.flow_name},
     )
     lines = (
         f"real scan        {run.name}: {summary['projections']} projections, {scan.energy_kev:g} keV, "
@@ -259,6 +255,6 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
     ]
 
 
-def _identifier(keys: Mapping[str, str]) -> str:
+def _key(keys: Mapping[str, str]) -> str:
     text = " ".join(f"{role}={key}" for role, key in sorted(keys.items()))
     return f"run-{hashlib.sha256(text.encode()).hexdigest()[:20]}"

@@ -158,7 +158,12 @@ def test_to_json__refuses_what_json_has_not(value) -> None:
 
 # --- keys and provenance ------------------------------------------------------------------------------------
 
-KEY: dict[str, Any] = {"stage": "scan", "parameters": {"a": 1, "b": {"c": 2.5}}, "inputs": ["labels=x"], "code": "123"}
+KEY: dict[str, Any] = {
+    "stage": "scan",
+    "parameters": {"a": 1, "b": {"c": 2.5}},
+    "inputs": ["labels=x"],
+    "code": "123",
+}
 
 
 def test_content_key__same_for_the_same_work() -> None:

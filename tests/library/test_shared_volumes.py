@@ -29,7 +29,7 @@ from tomoforge.volumes import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-VOXEL = 0.65e-6 / 3  # [m]; no round number in any unit
+VOXEL = 3.6666666666666667e-07  # [m]; does not survive the way to micrometres and back
 SIZES = st.integers(1, 70)  # below and above the size from which there are coarser levels
 
 
