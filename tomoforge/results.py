@@ -121,7 +121,9 @@ def publish(
     if _stands(final, text):
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{identifier}.", dir=final.parent))
+    partial = Path(root) / ".partial"
+    partial.mkdir(exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f"{identifier}.", dir=partial))
     try:
         draft.chmod(0o755)
         for name, picture in pictures.items():

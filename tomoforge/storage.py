@@ -285,9 +285,11 @@ class Workspace:
         """Finish a draft: record its files and checksums, then rename it into place."""
         key = draft.path.name
         final = self.folder(kind) / key
-        # Temporary files of a writer that was killed (see ``replacing``) are not part of the artefact.
-        for stray in [p for p in draft.path.rglob(".*") if p.is_file()]:
-            stray.unlink()
+        # Temporary files of a writer that was killed are not part of the artefact: ours begin with a dot
+        # (``replacing``), Zarr's end with ".partial".
+        for stray in [*draft.path.rglob(".*"), *draft.path.rglob("*.partial")]:
+            if stray.is_file():
+                stray.unlink()
         files = {
             str(file.relative_to(draft.path)): {"bytes": file.stat().st_size, "sha256": file_checksum(file)}
             for file in sorted(draft.path.rglob("*"))

@@ -292,6 +292,7 @@ def test_commit__is_a_rename_and_leaves_out_strays(workspace: Workspace) -> None
     with workspace.draft("labels", "k") as draft:
         (draft.path / "data").write_text("x")
         (draft.path / ".data.tmp1").write_text("of a killed writer")
+        (draft.path / "0.c0ffee.partial").write_text("of Zarr, killed while it wrote a chunk")
         before = draft.path.stat().st_ino
         made = workspace.commit(draft, "labels", {})
         assert not draft.path.exists()
