@@ -6,7 +6,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.forge_dataset import Forged, Grid, Samples, forge
 from flows.reconstruct_scan import reconstruct_real
 from flows.report import FlowReport, where_results_lie
-from tasks.absorption import correct
+from tasks.absorption import correct, holds_crystal
 from tasks.cluster import Compute, open_compute
 from tasks.publishing import publish_absorption, publish_model, publish_segmentation
 from tasks.runs import ForgedRun, RealRun, publish_forged_run, publish_real_run
@@ -110,7 +110,9 @@ def held_out(
     contact = contact_volume(compute, workspace, labels, len(forged.labels) - 1, optics, reconstruction, seed)
     tracing_truth = correct.submit(compute, workspace, labels, **tracing, name="true labels")
     predicted = segment(compute, workspace, model, volume, name=name)
-    factors = correct(compute, workspace, predicted, **tracing, name="predicted labels")
+    factors = None
+    if holds_crystal(workspace, predicted):
+        factors = correct(compute, workspace, predicted, **tracing, name="predicted labels")
     truth_factors = tracing_truth.result()
     run = ForgedRun(
         len(forged.labels), labels, scan, volume, contact, model, predicted, truth_factors, factors
@@ -119,9 +121,10 @@ def held_out(
     published["segmentation"] = publish_segmentation(
         workspace, predicted, volume, model, truth=labels, energy_kev=energy, name=name, sources=published
     )
-    published["absorption"] = publish_absorption(
-        workspace, factors, truth_factors, name=name, sources={"segmentation": published["segmentation"]}
-    )
+    if factors is not None:
+        published["absorption"] = publish_absorption(
+            workspace, factors, truth_factors, name=name, sources={"segmentation": published["segmentation"]}
+        )
     summary = publish_forged_run(workspace, run, optics=optics, published=published)
     return FlowReport(summary.lines, published | {"run": summary.identifier}, run.keys())
 

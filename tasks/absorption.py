@@ -80,6 +80,11 @@ def correct(
     )
 
 
+def holds_crystal(workspace: Workspace, labels: Artefact) -> bool:
+    """Whether a label volume has any crystal to trace rays from; a poor model may find none."""
+    return bool((read_labels(workspace.path(labels) / LABELS)[0] == LABEL_NAMES["crystal"]).any())
+
+
 def experiment(rotation: RotationSettings, energy_kev: float, seed: int) -> Reflections:
     """The reflections of the rotation experiment, thinned evenly over the rotation to the wanted number."""
     reflections = rotation_experiment(

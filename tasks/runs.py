@@ -41,7 +41,8 @@ PHASE_SHARE = 0.03  # of µ: a larger part by propagation is said to dominate th
 class ForgedRun:
     """The artefacts of the held-out sample, and how many samples there were.
 
-    contact : the volume of the same sample scanned without propagation, to tell what phase does to µ.
+    contact : the volume of the same sample scanned without propagation, to tell what phase does to µ;
+    factors : by the predicted labels, None where the model found no crystal.
     """
 
     samples: int
@@ -52,7 +53,7 @@ class ForgedRun:
     model: Artefact
     segmentation: Artefact
     truth_factors: Artefact
-    factors: Artefact
+    factors: Artefact | None
 
     def keys(self) -> dict[str, str]:
         """Role → key of each artefact."""
@@ -93,16 +94,31 @@ def publish_forged_run(
     predicted, _ = read_labels(workspace.path(run.segmentation) / LABELS)
     materials = _materials_table(volume, contact, truth, voxel_size, optics)
     metrics = metrics_table(truth, predicted)
-    compared = comparison_of(workspace, run.truth_factors, run.factors)
+    compared = comparison_of(workspace, run.truth_factors, run.factors) if run.factors else None
     projections = optics.projections * run.samples
     summary: dict[str, Any] = {
         "samples_forged": run.samples,
         "projections": projections,
         **{f"f1_{row['class']}": row["f1"] for row in metrics.to_dict("records")},
-        "mean_relative_difference": compared.mean_absolute,
-        "largest_relative_difference": compared.largest,
     }
     warnings = training_domain_warnings(workspace, run.model, run.volume, optics.energy_kev)
+    tables = {
+        "materials": Table(materials, "Attenuation as reconstructed inside the true labels, against true."),
+        "segmentation": Table(metrics, "Metrics on the sample that was not trained on."),
+    }
+    if compared is None:
+        correction = "A by predicted labels: none, the model found no crystal; train it longer"
+        warnings.append("the model found no crystal in the held-out sample: there are no absorption factors")
+    else:
+        correction = (
+            f"A by predicted against true labels, {compared.count} reflections: mean |ΔA|/A "
+            f"{compared.mean_absolute:.2%}, largest {compared.largest:.2%}"
+        )
+        summary["mean_relative_difference"] = compared.mean_absolute
+        summary["largest_relative_difference"] = compared.largest
+        tables["absorption"] = Table(
+            comparison_table(compared), "Absorption factors by predicted against those by true labels."
+        )
     scan = read_scan(workspace.path(run.scan) / SCAN)
     picture = overview_picture(
         truth,
@@ -110,7 +126,7 @@ def publish_forged_run(
         volume,
         predicted,
         read_factors(workspace, run.truth_factors)["absorption_factor"].to_numpy(),
-        read_factors(workspace, run.factors)["absorption_factor"].to_numpy(),
+        read_factors(workspace, run.factors)["absorption_factor"].to_numpy() if run.factors else None,
         voxel_size,
     )
     identifier = publish_version(
@@ -120,16 +136,7 @@ def publish_forged_run(
         title=f"End to end: {run.samples} forged samples",
         summary=summary,
         pictures={"overview": Picture(picture, "Sample → projection → slice → labels → correction.")},
-        tables={
-            "materials": Table(
-                materials, "Attenuation as reconstructed inside the true labels, against true."
-            ),
-            "segmentation": Table(metrics, "Metrics on the sample that was not trained on."),
-            "absorption": Table(
-                comparison_table(compared),
-                "Absorption factors by predicted against those by true labels.",
-            ),
-        },
+        tables=tables,
         warnings=warnings,
         sources=published,
     )
@@ -147,8 +154,7 @@ def publish_forged_run(
             ],
         ),
         "",
-        f"A by predicted against true labels, {compared.count} reflections: mean |ΔA|/A "
-        f"{compared.mean_absolute:.2%}, largest {compared.largest:.2%}",
+        correction,
     )
     return RunSummary(identifier, lines)
 

@@ -145,12 +145,13 @@ def overview_picture(
     volume: np.ndarray,
     predicted: np.ndarray,
     truth_factors: np.ndarray,
-    predicted_factors: np.ndarray,
+    predicted_factors: np.ndarray | None,
     voxel_size: float,
 ) -> bytes:
     """The way of the data in one row: sample → projection → slice → labels → correction.
 
-    labels, predicted : (z, y, x) uint8; transmission : (y, x); volume : (z, y, x) [1/m]; factors : (reflection,).
+    labels, predicted : (z, y, x) uint8; transmission : (y, x); volume : (z, y, x) [1/m]; factors : (reflection,),
+    by predicted labels None where no crystal was predicted.
     """
     figure = Figure(figsize=(16, 3.7), dpi=110, layout="constrained")
     axes = figure.subplots(1, 5)
@@ -169,16 +170,12 @@ def overview_picture(
     axes[3].imshow(volume[middle], cmap="gray", vmin=low, vmax=high)
     _outline(axes[3], predicted[middle])
     _bare(axes[3], "predicted labels")
-    bins = np.histogram_bin_edges(np.concatenate([truth_factors, predicted_factors]), bins=30)
+    both = [truth_factors] if predicted_factors is None else [truth_factors, predicted_factors]
+    bins = np.histogram_bin_edges(np.concatenate(both), bins=30)
     axes[4].hist(truth_factors, bins=bins, color="#0072B2", alpha=0.55, label="true labels")
-    axes[4].hist(
-        predicted_factors,
-        bins=bins,
-        histtype="step",
-        color="#D55E00",
-        linewidth=1.6,
-        label="predicted labels",
-    )
+    if predicted_factors is not None:
+        outline = {"histtype": "step", "color": "#D55E00", "linewidth": 1.6}
+        axes[4].hist(predicted_factors, bins=bins, label="predicted labels", **outline)
     axes[4].set_xlabel("absorption factor A")
     axes[4].set_ylabel("reflections")
     axes[4].set_title("correction", fontsize=9)

@@ -3,11 +3,20 @@
 import json
 import random
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tasks.absorption import holds_crystal
+from tasks.runs import ForgedRun, publish_forged_run
+from tomoforge.config import OpticsSettings
+from tomoforge.results import read_published
+from tomoforge.storage import Artefact, Workspace
+from tomoforge.volumes import write_labels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from running import TINY, artefacts, finish, kill_group, log_of, start_flow
@@ -49,7 +58,7 @@ def test_end_to_end__says_what_it_found(undisturbed):
         assert line in table
     assert str(workspace / "published") in table
     assert "make dashboard" in table.splitlines()[-1]
-    kinds = {folder.name for folder in (workspace / "published").iterdir()}
+    kinds = {folder.name for folder in (workspace / "published").iterdir()} - {".partial"}
     assert kinds == {"samples", "scans", "volumes", "models", "segmentations", "absorption", "runs"}
 
 
@@ -67,6 +76,46 @@ def test_end_to_end__again_recomputes_nothing_and_a_changed_parameter_only_what_
     new = {name.split("/")[0] for name in artefacts(workspace).keys() - before.keys()}
     assert new == {"corrections", "published"}  # forging, training and segmenting do not depend on it
     assert before.items() <= artefacts(workspace).items()
+
+
+def test_publish_forged_run__says_when_the_model_found_no_crystal(undisturbed):
+    workspace = Workspace(undisturbed[0])
+
+    def made_from(artefact: Artefact, role: str) -> Artefact:
+        return Artefact(**workspace.read_provenance(artefact)["inputs"][role])
+
+    (segmentation,) = [
+        found(workspace, "labels", p) for p in workspace.folder("labels").glob("segmentation-*")
+    ]
+    volume, model = made_from(segmentation, "volume"), made_from(segmentation, "model")
+    scan = made_from(volume, "scan")
+    labels = made_from(scan, "labels")
+    assert holds_crystal(workspace, labels)
+    factors = found(workspace, "corrections", next(workspace.folder("corrections").glob("factors-*")))
+    run = ForgedRun(2, labels, scan, volume, volume, model, segmentation, factors, factors=None)
+    summary = publish_forged_run.fn(workspace, run, optics=OpticsSettings(), published={})
+    assert "the model found no crystal" in summary.lines[-1]
+    shown = read_published(workspace.folder("published") / "runs" / summary.identifier)
+    assert any("found no crystal" in warning for warning in shown.warnings)
+    assert "absorption" not in shown.tables
+    shutil.rmtree(shown.folder)  # the other tests compare the folder as the flow left it
+
+
+def test_holds_crystal__tells_labels_without_it(tmp_path):
+    workspace = Workspace(tmp_path)
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[1, 1, 1] = 1
+    with workspace.draft("labels", "without") as draft:
+        write_labels(draft.path / "labels.ome.zarr", labels, 1e-6)
+        without = workspace.commit(draft, "labels", {})
+    assert not holds_crystal(workspace, without)
+
+
+def found(workspace: Workspace, kind: str, folder: Path) -> Artefact:
+    """The finished artefact in ``folder``."""
+    artefact = workspace.find(kind, folder.name)
+    assert artefact is not None
+    return artefact
 
 
 @pytest.mark.timeout(400)
