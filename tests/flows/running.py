@@ -65,5 +65,6 @@ def artefacts(workspace: Path) -> dict[str, str]:
 
 
 def log_of(workspace: Path) -> str:
-    """What the flow printed."""
-    return workspace.with_suffix(".log").read_text(errors="replace")
+    """What the flows in this workspace have printed so far."""
+    log = workspace.with_suffix(".log")
+    return log.read_text(errors="replace") if log.exists() else ""
