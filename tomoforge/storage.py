@@ -39,7 +39,15 @@ KINDS = (
 PROVENANCE = "provenance.json"
 
 # Top-level modules whose behaviour can change the bytes of an artefact; the others only steer.
-_SHARED_SOURCES = ("backend.py", "geometry.py", "scan.py", "seeds.py", "units.py", "volumes.py")
+_SHARED_SOURCES = (
+    "backend.py",
+    "compilation.py",
+    "geometry.py",
+    "scan.py",
+    "seeds.py",
+    "units.py",
+    "volumes.py",
+)
 
 
 # --- files, whole or not at all -------------------------------------------------------------------------

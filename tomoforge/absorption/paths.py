@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from tomoforge.absorption.compilation import compiled
+from tomoforge.compilation import compiled
 from tomoforge.errors import InputError
 
 # A direction whose length is further from 1 than this is refused: float32 rounds to 1e-7, a forgotten

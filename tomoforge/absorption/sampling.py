@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tomoforge.absorption.compilation import compiled
 from tomoforge.absorption.paths import label_grid, present_labels
+from tomoforge.compilation import compiled
 from tomoforge.errors import InputError
 
 _BITS = 3

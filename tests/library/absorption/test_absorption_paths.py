@@ -4,8 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from tomoforge.absorption.compilation import compiled
 from tomoforge.absorption.paths import optical_depths, path_lengths
+from tomoforge.compilation import compiled
 from tomoforge.errors import InputError
 
 VOXEL = 2e-6

@@ -1,4 +1,4 @@
-"""How this room's kernels are compiled: once, kept on disk where the disk allows it.
+"""How kernels are compiled: once, kept on disk where the disk allows it.
 
 Kernels that call each other live in one file: numba's cache notices a change in the file of the function
 it compiled, not in the files of the functions that one calls.
