@@ -49,6 +49,15 @@ KINDS: Mapping[str, Kind] = {
             tables=("materials", "segmentation", "absorption"),
         ),
         Kind(
+            "sample_sets",
+            "sample set",
+            "sample sets",
+            "stages/samples.py",
+            headline=("samples_forged", "passed_at_first_try", "rejected_*"),
+            pictures=("contact_sheet", "distributions"),
+            tables=("samples", "rejections"),
+        ),
+        Kind(
             "samples",
             "sample",
             "samples",

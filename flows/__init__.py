@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prefect import Flow
 
-NAMES = ("end_to_end", "forge_dataset", "reconstruct_scan", "train_segmenter", "correct_absorption")
+NAMES = (
+    "end_to_end",
+    "forge_samples",
+    "forge_dataset",
+    "reconstruct_scan",
+    "train_segmenter",
+    "correct_absorption",
+)
 
 
 def __getattr__(name: str) -> "dict[str, Flow]":

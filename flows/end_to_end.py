@@ -15,6 +15,7 @@ from tasks.segmenter import build_dataset, segment, train
 from tasks.volumes import reconstruct
 from tomoforge.config import (
     ClusterSettings,
+    ForgingSettings,
     OpticsSettings,
     Positive,
     ReconstructionSettings,
@@ -35,6 +36,7 @@ def end_to_end(
     scan: str | None = None,
     energy_kev: Positive | None = None,
     pixel_size_um: Positive | None = None,
+    forging: ForgingSettings = ForgingSettings(),
     optics: OpticsSettings = OpticsSettings(),
     reconstruction: ReconstructionSettings = ReconstructionSettings(),
     training: TrainingSchedule = TrainingSchedule(),
@@ -53,6 +55,7 @@ def end_to_end(
         scan: Path of a real scan (NXtomo HDF5) to take through the same rooms.
         energy_kev: Photon energy of the real scan [keV]; needed where its file does not say it.
         pixel_size_um: Detector pixel of the real scan at the sample [µm]; needed where its file does not say it.
+        forging: What may be drawn into the samples, and what drapes their liquor.
         optics: How the forged samples are scanned.
         reconstruction: How scans are reconstructed.
         training: How long and how large the segmenter is trained.
@@ -62,7 +65,9 @@ def end_to_end(
     workspace = Workspace.default()
     _check(samples, scan, energy_kev, pixel_size_um)
     with open_compute(cluster) as compute:
-        forged = forge(compute, workspace, samples, seed, grid, voxel_size_um, optics, reconstruction)
+        forged = forge(
+            compute, workspace, samples, seed, grid, voxel_size_um, forging, optics, reconstruction
+        )
         dataset = build_dataset(workspace, forged.volumes[:-1], forged.labels[:-1])
         model = train(compute, workspace, dataset, schedule=training, optics=optics, seed=seed)
         shown = publish_model(workspace, model)

@@ -10,11 +10,18 @@ from pydantic import Field
 from flows.report import FlowReport, where_results_lie
 from tasks.cluster import Compute, open_compute
 from tasks.publishing import publish_sample, publish_scan, publish_volume
-from tasks.samples import forge_sample
+from tasks.samples import forge_sample, plan_forging
 from tasks.scans import material_mu, simulate_scan
 from tasks.segmenter import build_dataset
 from tasks.volumes import reconstruct
-from tomoforge.config import ClusterSettings, OpticsSettings, Positive, ReconstructionSettings, Seed
+from tomoforge.config import (
+    ClusterSettings,
+    ForgingSettings,
+    OpticsSettings,
+    Positive,
+    ReconstructionSettings,
+    Seed,
+)
 from tomoforge.storage import Artefact, Workspace
 from tomoforge.units import um_to_m
 
@@ -41,6 +48,7 @@ def forge_dataset(
     seed: Seed = 1,
     grid: Grid = 128,
     voxel_size_um: Positive = 2.5,
+    forging: ForgingSettings = ForgingSettings(),
     optics: OpticsSettings = OpticsSettings(),
     reconstruction: ReconstructionSettings = ReconstructionSettings(),
     cluster: ClusterSettings = ClusterSettings(),
@@ -52,13 +60,16 @@ def forge_dataset(
         seed: Of all that is drawn; the same seed gives the same bytes.
         grid: Voxels along each side of a sample's field.
         voxel_size_um: Voxel and detector pixel [µm].
+        forging: What may be drawn into the samples, and what drapes their liquor.
         optics: How the samples are scanned.
         reconstruction: How the scans are reconstructed.
         cluster: Where the work is done.
     """
     workspace = Workspace.default()
     with open_compute(cluster) as compute:
-        forged = forge(compute, workspace, samples, seed, grid, voxel_size_um, optics, reconstruction)
+        forged = forge(
+            compute, workspace, samples, seed, grid, voxel_size_um, forging, optics, reconstruction
+        )
         dataset = build_dataset(workspace, forged.volumes, forged.labels)
     lines = (
         f"samples forged  {samples}, {optics.projections} projections each",
@@ -76,16 +87,18 @@ def forge(
     seed: int,
     grid: int,
     voxel_size_um: float,
+    forging: ForgingSettings,
     optics: OpticsSettings,
     reconstruction: ReconstructionSettings,
 ) -> Forged:
     """Forge, scan, reconstruct and publish each sample; samples run side by side."""
     material_mu(optics)  # an unknown material must fail before anything is forged
+    plan = plan_forging(forging)
     labels, scans, volumes, published = [], [], [], []
     for n in range(samples):
         name = f"sample {n}"
         sample = forge_sample.submit(
-            compute, workspace, seed=seed, index=n, grid=grid, voxel_size=um_to_m(voxel_size_um)
+            compute, workspace, seed=seed, index=n, grid=grid, voxel_size=um_to_m(voxel_size_um), plan=plan
         )
         scan = simulate_scan.submit(compute, workspace, sample, optics=optics, seed=seed, index=n)
         volume = reconstruct.submit(compute, workspace, scan, settings=reconstruction, name=name)

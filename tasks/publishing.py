@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from tasks.absorption import FACTORS
 from tasks.artefacts import OPTIONS
-from tasks.samples import LABELS, RECORD
+from tasks.samples import LABELS, RECORD, TILE
 from tasks.scans import REPORT, SCAN
 from tasks.segmenter import MODEL
 from tasks.volumes import CENTRE, VOLUME
@@ -34,6 +34,13 @@ from tomoforge.units import m_to_um, rad_to_deg
 from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
 
 OUTSIDE = "outside the training domain"
+
+# Of a sample's record, what its page shows; the whole is in its table of the set and in record.json.
+_SHOWN_OF_SAMPLES = (
+    *("habit", "mount", "crystals", "liquor_kind", "liquor", "engine", "drift_share", "bubbles"),
+    *("crystal_aspect", "crystal_wetted_share", "loop_wetted_share", "truncated"),
+    *("packing_fraction", "requested_packing_fraction", "grains"),
+)
 
 
 def publish_version(
@@ -90,8 +97,9 @@ def publish_sample(workspace: Workspace, labels: Artefact, *, index: int) -> str
     """A forged sample: slices of its labels and how it came about."""
     folder = workspace.path(labels)
     record = json.loads((folder / RECORD).read_text())
+    forging = record["forging"]
     volume, voxel_size = read_labels(folder / LABELS)
-    caption = "Middle slices of the forged labels: liquor, loop and crystal."
+    slices = "Middle slices of the forged labels."
     return publish_version(
         workspace,
         "samples",
@@ -101,11 +109,16 @@ def publish_sample(workspace: Workspace, labels: Artefact, *, index: int) -> str
         summary={
             "grid": volume.shape[0],
             "voxel_size_um": round(m_to_um(voxel_size), 6),
-            **{f"fraction_{name}": value for name, value in record["fractions"].items()},
-            **{k: v for k, v in record["forging"].items() if isinstance(v, (str, int, float, bool))},
+            **{name: forging[name] for name in _SHOWN_OF_SAMPLES if name in forging},
+            **{name: value for name, value in forging.items() if name.startswith("fraction_")},
             "rejected_tries": len(record["rejected"]),
         },
-        pictures={"labels": Picture(labels_picture(volume, voxel_size, record["title"]), caption)},
+        pictures={
+            "view": Picture(
+                (folder / TILE).read_bytes(), "The sample as one would see it; inset: an axial slice."
+            ),
+            "labels": Picture(labels_picture(volume, voxel_size, record["title"]), slices),
+        },
     )
 
 

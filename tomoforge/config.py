@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tomoforge.errors import ConfigError
 
@@ -21,6 +21,31 @@ class Settings(BaseModel):
     """Base of all settings: unknown keys are errors, values do not change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ForgingSettings(Settings):
+    """What is drawn into protein samples, and what drapes their liquor."""
+
+    engine: Literal["auto", "bpy", "blender", "lens"] = Field(
+        "auto",
+        description="Blender as Python wheel or as executable; 'lens' does without a fluid simulation.",
+    )
+    blender_timeout_s: Positive = Field(180.0, description="Longest time for one Blender run [s].")
+    mounts: tuple[str, ...] = Field(
+        (), description="Mounts to draw from: nylon, polymer, polyimide; all if empty."
+    )
+    habits: tuple[str, ...] = Field((), description="Crystal habits to draw from, by name; all if empty.")
+    flaws: bool = Field(
+        True, description="Jittered faces, rounding, chips, cracks, intergrowths, dissolution."
+    )
+    most_crystals: Annotated[int, Field(ge=1, le=10)] = Field(3, description="Most crystals in a loop.")
+    bubbles: bool = Field(True, description="Gas bubbles in some of the liquors.")
+    truncation: bool = Field(False, description="Whether mount and crystal may leave the field of view.")
+
+    @field_validator("mounts", "habits", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class OpticsSettings(Settings):

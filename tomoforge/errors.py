@@ -25,6 +25,21 @@ class StageError(TomoforgeError, RuntimeError):
     """A component (Blender, training, a reconstruction) ran and failed."""
 
 
+class WorkerDiedError(StageError):
+    """A worker process was killed, crashed, or hung and was ended: an accident, not a verdict on its input."""
+
+
+class SampleRejectedError(StageError):
+    """A forged sample fails a quality gate. ``reason`` is a short name that a set's rejections are counted by."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.reason, str(self))
+
+
 class MissingComponentError(TomoforgeError, RuntimeError):
     """Something optional was asked for and is not installed or not present on this machine."""
 

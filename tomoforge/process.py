@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from tomoforge.errors import InputError, StageError
+from tomoforge.errors import InputError, StageError, WorkerDiedError
 
 _PARENT = "TOMOFORGE_PARENT_PID"
 _PR_SET_PDEATHSIG = 1
@@ -38,28 +38,38 @@ def run_worker(
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Run ``python -m module arguments…`` in a session of its own and wait for it.
+    """Run ``python -m module arguments…``: see ``run_command``."""
+    command = [sys.executable, "-m", module, *arguments]
+    run_command(command, name=module, timeout_s=timeout_s, environment=environment, on_line=on_line)
 
-    Each line of its output (stdout and stderr together) goes to ``on_line``.
+
+def run_command(
+    command: Sequence[str],
+    *,
+    name: str,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    """Run a command in a session of its own and wait for it.
+
+    Each line of its output (stdout and stderr together) goes to ``on_line``; messages call it ``name``.
 
     Raises
     ------
+    WorkerDiedError
+        The command was ended by a signal, or ran longer than ``timeout_s`` [s] (its whole process group is
+        then killed, stopped processes too).
     StageError
-        The worker ran longer than ``timeout_s`` [s] (its whole process group is then killed) or ended with
-        a status other than 0; the message ends with its last lines.
+        The command could not be started or ended with a status other than 0; the message ends with its last
+        lines.
     """
     if timeout_s <= 0:
         raise InputError(f"timeout_s must be positive seconds, got {timeout_s}")
-    child = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        env={**os.environ, **(environment or {}), _PARENT: str(os.getpid())},
-    )
+    try:
+        child = _started(command, environment)
+    except OSError as error:
+        raise StageError(f"{name} could not be started: {error}") from error
     timed_out = threading.Event()
 
     def expire() -> None:
@@ -86,12 +96,15 @@ def run_worker(
             child.stdout.close()
     last = "\n".join(tail) or "(it printed nothing)"
     if timed_out.is_set():
-        raise StageError(
-            f"{module} ran longer than its {timeout_s:g} s and was ended; its last lines:\n{last}"
+        raise WorkerDiedError(
+            f"{name} ran longer than its {timeout_s:g} s and was ended; its last lines:\n{last}"
         )
-    if status != 0:
-        cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        raise StageError(f"{module} ended with {cause}; its last lines:\n{last}")
+    if status < 0:
+        raise WorkerDiedError(
+            f"{name} ended with signal {signal.Signals(-status).name}; its last lines:\n{last}"
+        )
+    if status > 0:
+        raise StageError(f"{name} ended with status {status}; its last lines:\n{last}")
 
 
 def _kill_group(child: subprocess.Popen) -> None:
@@ -99,3 +112,16 @@ def _kill_group(child: subprocess.Popen) -> None:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+
+
+def _started(command: Sequence[str], environment: Mapping[str, str] | None) -> subprocess.Popen:
+    return subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        env={**os.environ, **(environment or {}), _PARENT: str(os.getpid())},
+    )

@@ -1,6 +1,7 @@
 """Closed triangle meshes in the sample frame: the common currency of crystal, loop, liquor and
 voxels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,3 +60,56 @@ class TriangleMesh:
         """The mesh turned by ``rotation`` (3, 3), then shifted by ``translation`` (3,) [m], x, y,
         z."""
         return TriangleMesh(self.vertices @ np.asarray(rotation).T + translation, self.triangles)
+
+
+def ellipsoid(centre: Sequence[float], semi_axes: Sequence[float], subdivisions: int = 4) -> TriangleMesh:
+    """An ellipsoid of an icosahedron whose triangles are quartered ``subdivisions`` times; lengths [m], x, y, z.
+
+    Its vertices lie on the ellipsoid, so that it lacks some of the volume: 0.4 % at 4.
+    """
+    golden = (1 + 5**0.5) / 2
+    corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
+    points = [c[-i:] + c[:-i] for i in range(3) for c in corners]
+    vertices = np.array(points) / np.linalg.norm(points[0])
+    # The 20 triples of mutual neighbours, turned outwards.
+    near = np.linalg.norm(vertices[:, None] - vertices, axis=2) < 1.1
+    triples = [
+        (i, j, k)
+        for i in range(12)
+        for j in range(i)
+        for k in range(j)
+        if near[i, j] and near[j, k] and near[i, k]
+    ]
+    triangles = np.array(
+        [t if np.linalg.det(vertices[list(t)]) > 0 else (t[0], t[2], t[1]) for t in triples], dtype=np.int64
+    )
+    for _ in range(subdivisions):
+        vertices, triangles = _quartered(vertices, triangles)
+    return TriangleMesh(vertices * np.asarray(semi_axes) + np.asarray(centre), triangles)
+
+
+def surface_points(meshes: Sequence[TriangleMesh], count: int) -> np.ndarray:
+    """About ``count`` points (p, 3) [m] spread evenly over the meshes' surfaces, the same each time."""
+    corners = np.concatenate([mesh.vertices[mesh.triangles] for mesh in meshes])
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    reached = np.cumsum(np.linalg.norm(np.cross(b - a, c - a), axis=1))
+    # Even steps over the area, and within a triangle the R2 sequence (M. Roberts 2018): no random draw.
+    chosen = np.searchsorted(reached, (np.arange(count) + 0.5) / count * reached[-1])
+    u, v = ((np.arange(count) * step) % 1.0 for step in (0.7548776662466927, 0.5698402909980532))
+    folded = u + v > 1
+    u, v = np.where(folded, 1 - u, u)[:, None], np.where(folded, 1 - v, v)[:, None]
+    return a[chosen] + u * (b - a)[chosen] + v * (c - a)[chosen]
+
+
+def _quartered(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each triangle of a unit sphere as four, with the middles of its edges pushed out to the sphere."""
+    edges = np.sort(
+        np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1
+    )
+    unique, where = np.unique(edges, axis=0, return_inverse=True)
+    middles = vertices[unique].sum(axis=1)
+    middles /= np.linalg.norm(middles, axis=1, keepdims=True)
+    ab, bc, ca = (len(vertices) + part for part in np.split(where.ravel(), 3))
+    a, b, c = triangles.T
+    parts = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
+    return np.concatenate([vertices, middles]), np.concatenate([np.stack(part, axis=1) for part in parts])

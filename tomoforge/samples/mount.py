@@ -1,173 +1,86 @@
-"""Sample mounts: the curves and edges of nylon loops and polymer loops.
+"""Sample mounts as they are sold: nylon loops, polymer loops, polyimide micro-mounts, on a metal pin.
 
-Mount frame: the loop lies in the x–z plane around the origin, its normal is y, its stem runs down
-−z. Nothing here knows Blender: the worker turns these curves into closed meshes.
+Mount frame: the loop lies in the x–z plane around the origin, its normal is y, its stem runs down −z.
+``mount_mesh`` makes closed meshes of a mount, ``mount_drawing`` draws mounts of real dimensions.
 
-A nylon loop is a round wire: a ring and two strands twisted around each other. A polymer loop is a
-sheet, cut to a ring with a neck that widens into the stem, and curled about an axis parallel to z.
+References: T.-Y. Teng, J. Appl. Cryst. 23 (1990) 387 (loops); R. E. Thorne, Z. Stum, J. Kmetko,
+K. O'Neill, R. Gillilan, J. Appl. Cryst. 36 (2003) 1455 (polyimide mounts).
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+import math
 
 import numpy as np
 
+from tomoforge.samples.film_mount import FilmMount, PolyimideMount, PolymerLoop
+from tomoforge.samples.mount_curves import curled, inside, ring_curve, spaced
+from tomoforge.samples.wire_loop import NylonLoop, wire_ring, wire_strands
 
-@dataclass(frozen=True)
-class NylonLoop:
-    """A loop of round wire. Lengths in metres.
+__all__ = [
+    "MOUNTS",
+    "Mount",
+    "NylonLoop",
+    "PolyimideMount",
+    "PolymerLoop",
+    "curled",
+    "rim_points",
+    "ring_curve",
+    "wire_ring",
+    "wire_strands",
+]
 
-    aperture_width, aperture_height : clear opening along x and z
-    wire_radius : radius of the wire
-    point : 0 for an ellipse, towards 1 the ring narrows at the neck
-    bow : how far the middle of the ring stands out of its plane, along y
-    twist_pitch : length of one turn of the two strands
-    stem_length : from the bottom of the ring downwards
-    """
-
-    kind: ClassVar[str] = "nylon"
-    aperture_width: float
-    aperture_height: float
-    wire_radius: float
-    point: float
-    bow: float
-    twist_pitch: float
-    stem_length: float
-
-    @property
-    def outer_half_width(self) -> float:
-        """Greatest |x| of the ring [m]."""
-        return self.aperture_width / 2 + 2 * self.wire_radius
-
-    @property
-    def outer_half_height(self) -> float:
-        """Greatest |z| of the ring [m]."""
-        return self.aperture_height / 2 + 2 * self.wire_radius
-
-
-@dataclass(frozen=True)
-class PolymerLoop:
-    """A loop cut from a sheet. Lengths in metres.
-
-    aperture_width, aperture_height : clear opening along x (before curling) and z
-    rim_width : width of the ring in the sheet
-    thickness : of the sheet
-    point : 0 for an ellipse, towards 1 the ring narrows at the neck
-    curl_radius : radius of the cylinder on which the sheet lies
-    neck_width, stem_width : where the neck leaves the ring, and far below
-    stem_length : from the bottom of the ring downwards
-    """
-
-    kind: ClassVar[str] = "polymer"
-    aperture_width: float
-    aperture_height: float
-    rim_width: float
-    thickness: float
-    point: float
-    curl_radius: float
-    neck_width: float
-    stem_width: float
-    stem_length: float
-
-    @property
-    def outer_half_width(self) -> float:
-        """Greatest |x| of the ring [m], before curling."""
-        return self.aperture_width / 2 + self.rim_width
-
-    @property
-    def outer_half_height(self) -> float:
-        """Greatest |z| of the ring [m]."""
-        return self.aperture_height / 2 + self.rim_width
-
-
-Mount = NylonLoop | PolymerLoop
-MOUNTS: dict[str, type[NylonLoop] | type[PolymerLoop]] = {
+Mount = NylonLoop | PolymerLoop | PolyimideMount
+MOUNTS: dict[str, type[NylonLoop] | type[PolymerLoop] | type[PolyimideMount]] = {
     NylonLoop.kind: NylonLoop,
     PolymerLoop.kind: PolymerLoop,
+    PolyimideMount.kind: PolyimideMount,
 }
 
 
-def ring_curve(half_width: float, half_height: float, point: float, samples: int = 128) -> np.ndarray:
-    """A closed drop-shaped curve, pointed towards −z: (samples, 3) float64 [m], x, y = 0, z."""
-    t = np.linspace(0, 2 * np.pi, samples, endpoint=False)  # from the bottom, towards +x
-    x = half_width * np.sin(t) * (1 - point * ((1 + np.cos(t)) / 2) ** 2)
-    return np.c_[x, np.zeros(samples), -half_height * np.cos(t)]
-
-
-def wire_ring(loop: NylonLoop, samples: int = 128) -> np.ndarray:
-    """Centre line of the wire's ring, closed: (samples, 3) [m]."""
-    half_width = loop.aperture_width / 2 + loop.wire_radius
-    half_height = loop.aperture_height / 2 + loop.wire_radius
-    curve = ring_curve(half_width, half_height, loop.point, samples)
-    # Out of plane most in the middle, with no slope where the ring meets the stem.
-    curve[:, 1] = loop.bow * (1 + np.cos(np.pi * curve[:, 2] / half_height)) / 2
-    return curve
-
-
-def wire_strands(loop: NylonLoop) -> tuple[np.ndarray, np.ndarray]:
-    """Centre lines of the two strands of the stem, which touch each other: two of (samples, 3)
-    [m]."""
-    turns = loop.stem_length / loop.twist_pitch
-    s = np.linspace(0, 1, max(32, int(24 * turns)))
-    z = -loop.aperture_height / 2 - loop.wire_radius - s * loop.stem_length
-
-    def strand(phase: float) -> np.ndarray:
-        angle = phase + 2 * np.pi * turns * s
-        return np.c_[loop.wire_radius * np.cos(angle), loop.wire_radius * np.sin(angle), z]
-
-    return strand(0.0), strand(np.pi)
-
-
-def sheet_ring(loop: PolymerLoop, samples: int = 128) -> tuple[np.ndarray, np.ndarray]:
-    """Inner and outer edge of the flat ring, point by point across the rim: two of (samples, 3)
-    [m]."""
-    inner = ring_curve(loop.aperture_width / 2, loop.aperture_height / 2, loop.point, samples)
-    outer = ring_curve(loop.outer_half_width, loop.outer_half_height, loop.point, samples)
-    return inner, outer
-
-
-def sheet_neck(loop: PolymerLoop, samples: int = 96) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right edge of neck and stem, from inside the rim downwards: two of (samples, 3)
-    [m]."""
-    # Dense near the ring, where the width changes.
-    s = np.linspace(0, 1, samples) ** 2
-    z = -loop.aperture_height / 2 - 0.3 * loop.rim_width - s * loop.stem_length
-    below = s * loop.stem_length
-    ramp = np.clip(below / (1.5 * loop.aperture_height), 0, 1)
-    taper = ramp * ramp * (3 - 2 * ramp)
-    # The fillet may not stand out of the rim where the neck begins.
-    cosine = -z[0] / loop.outer_half_height
-    chord = loop.outer_half_width * np.sqrt(1 - cosine**2)
-    chord *= 1 - loop.point * ((1 + cosine) / 2) ** 2
-    room = max(0.0, 2 * chord - loop.neck_width)
-    fillet = min(0.6 * loop.neck_width, room) * np.exp(-below / (0.4 * loop.neck_width))
-    half = (loop.neck_width + (loop.stem_width - loop.neck_width) * taper + fillet) / 2
-    zero = np.zeros(samples)
-    return np.c_[-half, zero, z], np.c_[half, zero, z]
-
-
-def curled(points: np.ndarray, height: float, radius: float) -> np.ndarray:
-    """Points of the flat sheet, at ``height`` [m] above its middle plane, laid on a cylinder.
-
-    points : (n, 3) [m] with y = 0; the cylinder of ``radius`` [m] touches the plane y = 0 at x = 0
-        and curls
-    towards +y.
-    """
-    angle = points[:, 0] / radius
-    reach = radius - height
-    return np.c_[reach * np.sin(angle), radius - reach * np.cos(angle), points[:, 2]]
-
-
 def rim_points(mount: Mount) -> tuple[np.ndarray, float]:
-    """Points on the ring and the radius of solid around each: (n, 3) [m] and float [m].
+    """Points in the solid around the aperture, and a radius: (n, 3) [m] and float [m].
 
-    A body further than that radius from every point is clear of the ring.
+    The balls of that radius around the points cover the solid: a body that is further than it from every
+    point is clear of the ring, and of the stem down to an aperture's height below the ring.
     """
     if isinstance(mount, NylonLoop):
-        return wire_ring(mount), mount.wire_radius
-    inner, outer = sheet_ring(mount)
-    rows = [inner, (inner + outer) / 2, outer]
-    faces = [
-        curled(row, side * mount.thickness / 2, mount.curl_radius) for row in rows for side in (-1, 0, 1)
+        return _wire_points(mount)
+    return _film_points(mount)
+
+
+def _wire_points(loop: NylonLoop) -> tuple[np.ndarray, float]:
+    dense = wire_ring(loop, 2048)
+    spacing = loop.wire_radius / 2
+    ring = spaced(dense, spacing, closed=True)
+    strands = [
+        spaced(strand, spacing, closed=False) for strand in wire_strands(loop, reach=loop.aperture_height)
     ]
-    return np.concatenate(faces), mount.thickness / 4
+    # Between two points the tube's surface is √(r² + (spacing/2)²) away, on the outside of a bend as sharp
+    # as a tube can have (its own radius) √(r² + spacing²/2).
+    return np.concatenate([ring, *strands]), math.hypot(loop.wire_radius, spacing / math.sqrt(2))
+
+
+def _film_points(mount: FilmMount) -> tuple[np.ndarray, float]:
+    spacing = max(mount.thickness / 2, mount.aperture_height / 60)
+    top = mount.outer_half_height
+    low = -top - min(mount.aperture_height, mount.stem_length)
+    z = np.linspace(top, low, math.ceil((top - low) / spacing) + 1)
+    rows = [
+        np.c_[
+            np.linspace(-w, w, math.ceil(2 * w / spacing) + 1),
+            np.full(math.ceil(2 * w / spacing) + 1, height),
+        ]
+        for w, height in zip(mount.half_width(z), z, strict=True)
+    ]
+    points = np.concatenate(rows)
+    edges = [spaced(edge, spacing, closed=True) for edge in mount.hole_edges()]
+    for edge in edges:
+        points = points[~inside(points, edge)]
+    dense = np.linspace(top, low, 2000)
+    side = np.c_[mount.half_width(dense), dense]
+    sides = [spaced(side * (sign, 1), spacing, closed=False) for sign in (-1, 1)]
+    flat = np.concatenate([points, *edges, *sides])
+    # The nearest lattice point lies within spacing/√2; where a hole took it, the hole's edge is as near,
+    # and a point of that edge within half a spacing more.
+    cover = (math.sqrt(0.5) + 0.5) * spacing
+    middle = curled(np.c_[flat[:, 0], np.zeros(len(flat)), flat[:, 1]], 0.0, mount.curl_radius)
+    return middle, math.hypot(mount.thickness / 2, cover)

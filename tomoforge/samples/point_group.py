@@ -1,6 +1,7 @@
 """The 32 crystallographic point groups: their symbols, their operations, the cells that they
 allow."""
 
+import re
 from collections.abc import Sequence
 
 import gemmi
@@ -43,6 +44,13 @@ _RHOMBOHEDRAL_AXES = {
     "-3m": "R -3 m:R",
 }
 
+# Full and older symbols -> the short one.
+_SYNONYMS: dict[str, str] = {
+    **{"m3": "m-3", "m3m": "m-3m", "2/m-3": "m-3", "4/m-32/m": "m-3m"},
+    **{"2/m2/m2/m": "mmm", "4/m2/m2/m": "4/mmm", "6/m2/m2/m": "6/mmm", "3/m": "-6"},
+    **{"-32/m": "-3m", "-32/m1": "-3m1", "-312/m": "-31m"},
+}
+
 # The 32 symbols in their standard settings.
 POINT_GROUPS: tuple[str, ...] = (
     *("1", "-1", "2", "m", "2/m", "222", "mm2", "mmm"),
@@ -55,7 +63,8 @@ POINT_GROUPS: tuple[str, ...] = (
 _CELL_RULES = {
     "cubic": "a = b = c and 90° angles",
     "hexagonal": "a = b, α = β = 90°, γ = 120°",
-    "trigonal": "a = b, α = β = 90°, γ = 120° (or rhombohedral axes a = b = c, α = β = γ)",
+    "trigonal": "a = b, α = β = 90°, γ = 120°; or, for 3, -3, 32, 3m and -3m, rhombohedral axes "
+    "a = b = c, α = β = γ",
     "tetragonal": "a = b and 90° angles",
     "orthorhombic": "90° angles",
     "monoclinic": "90° angles beside the two-fold axis or mirror (b unless the symbol says else)",
@@ -67,11 +76,19 @@ _METRIC_TOLERANCE = 1e-4
 
 
 def normalised_symbol(point_group: str) -> str:
-    """The symbol without spaces and with ASCII minus signs: ' −4 3 m' becomes '-43m'."""
+    """The short symbol without spaces and with ASCII minus signs: ' −4 3 m' becomes '-43m', 'm3m'
+    'm-3m', '2/m 2/m 2/m' 'mmm'."""
     text = "".join(str(point_group).split())
-    for minus in ("\u2212", "\u2013", "\u00af"):
+    for minus in ("\u2212", "\u2010", "\u2011", "\u2013", "\u00af"):
         text = text.replace(minus, "-")
-    return text
+    # A digit under a combining overline or macron.
+    text = re.sub("([1346])[\u0304\u0305]", r"-\1", text)
+    return _SYNONYMS.get(text, text)
+
+
+def has_hexagonal_axes(cell: Sequence[float]) -> bool:
+    """True for α, β, γ near 90°, 90°, 120°; rhombohedral and all other axes give False."""
+    return all(abs(angle - ideal) < 1.0 for angle, ideal in zip(cell[3:], (90, 90, 120), strict=True))
 
 
 def point_operations(point_group: str, cell: Sequence[float] | None = None) -> tuple[np.ndarray, ...]:
@@ -83,7 +100,7 @@ def point_operations(point_group: str, cell: Sequence[float] | None = None) -> t
     """
     symbol = normalised_symbol(point_group)
     name = _SPACE_GROUPS.get(symbol)
-    if cell is not None and symbol in _RHOMBOHEDRAL_AXES and abs(cell[5] - 120.0) > 1.0:
+    if cell is not None and symbol in _RHOMBOHEDRAL_AXES and not has_hexagonal_axes(cell):
         name = _RHOMBOHEDRAL_AXES[symbol]
     if name is None:
         raise InputError(
@@ -97,7 +114,12 @@ def point_operations(point_group: str, cell: Sequence[float] | None = None) -> t
 def unit_cell(cell: Sequence[float]) -> gemmi.UnitCell:
     """gemmi's cell of (a, b, c [Å], α, β, γ [°]); InputError where these six make no
     parallelepiped."""
-    values = tuple(float(x) for x in cell)
+    try:
+        values = tuple(float(x) for x in cell)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"cell must be six positive numbers (a, b, c in Å, α, β, γ in degrees), got {cell!r}"
+        ) from None
     if len(values) != 6 or not np.isfinite(values).all() or min(values) <= 0:
         raise InputError(
             f"cell must be six positive numbers (a, b, c in Å, α, β, γ in degrees), got {values}"
@@ -118,7 +140,7 @@ def checked_operations(cell: Sequence[float], point_group: str) -> tuple[np.ndar
     metric = frame.T @ frame
     # Compared relative to the lengths of the two axes that an element joins.
     lengths = np.sqrt(np.diag(metric))
-    operations = point_operations(point_group, tuple(cell))
+    operations = point_operations(point_group, tuple(float(x) for x in cell))
     for operation in operations:
         change = np.abs(operation.T @ metric @ operation - metric) / np.outer(lengths, lengths)
         if change.max() > _METRIC_TOLERANCE:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tomoforge.errors import InputError
-from tomoforge.samples.liquor import largest_component, relax_wetting, upsample_liquor
+from tomoforge.samples.liquor import Relaxed, place_bubbles, relax_wetting, sample_level, without_splashes
 
 
 def coordinates(n):
@@ -15,7 +15,8 @@ def coordinates(n):
 def test_relax_wetting__a_free_cube_becomes_a_ball_of_the_same_volume():
     z, y, x = coordinates(40)
     cube = np.maximum(np.maximum(abs(z), abs(y)), abs(x)) < 9
-    relaxed, level, _ = relax_wetting(cube, np.zeros_like(cube), 0.5, 3.0, 60)
+    found = relax_wetting(cube, [], 3.0, 60)
+    relaxed, level = found.wet, found.level
     assert relaxed.sum() == cube.sum()
     radius = (3 * cube.sum() / (4 * np.pi)) ** (1 / 3)
     distance = np.sqrt(x**2 + y**2 + z**2)
@@ -32,7 +33,8 @@ def test_relax_wetting__a_drop_on_a_plane_is_the_cap_of_its_contact_angle(angle_
     index = np.arange(n)[:, None, None] * np.ones((1, n, n))
     solid = index < floor
     drop = (index >= floor) & (index < floor + 11) & (abs(x) < 9) & (abs(y) < 9)
-    relaxed, level, _ = relax_wetting(drop, solid, np.radians(angle_deg), 2.5, 300)
+    found = relax_wetting(drop, [(solid, np.radians(angle_deg))], 2.5, 300)
+    relaxed, level = found.wet, found.level
     # Cap of volume V and angle θ: V = π R³ (2 − 3 cos θ + cos³ θ)/3, height R (1 − cos θ).
     c = np.cos(np.radians(angle_deg))
     radius = (3 * drop.sum() / (np.pi * (2 - 3 * c + c**3))) ** (1 / 3)
@@ -50,46 +52,77 @@ def test_relax_wetting__smaller_angle_wets_more_of_the_solid():
     solid = x**2 + y**2 + z**2 < 9**2
     drop = ((x - 11) ** 2 + y**2 + z**2 < 7**2) & ~solid
     shell = (x**2 + y**2 + z**2 < 10.5**2) & ~solid
-    wetted = [(relax_wetting(drop, solid, np.radians(a), 2.0, 80)[0] & shell).sum() for a in (20, 70, 130)]
+    wetted = [
+        (relax_wetting(drop, [(solid, np.radians(a))], 2.0, 80).wet & shell).sum() for a in (20, 70, 130)
+    ]
     assert wetted[0] > wetted[1] > wetted[2]
+
+
+def test_relax_wetting__liquor_between_two_walls_goes_to_the_one_that_it_wets():
+    index = np.arange(36)[:, None, None] * np.ones((1, 30, 30))
+    _, y, x = (part[3:33, 3:33, 3:33] for part in coordinates(36))
+    y, x = (np.broadcast_to(part[0], (36, 30, 30)) for part in (y, x))
+    floor, ceiling = index < 8, index >= 28
+    column = ~floor & ~ceiling & (x**2 + y**2 < 7**2)
+    found = relax_wetting(column, [(floor, np.radians(20)), (ceiling, np.radians(120))], 2.0, 200)
+    assert found.wet[8].sum() > 1.5 * found.wet[27].sum()
+    assert found.wet.sum() == column.sum()
 
 
 def test_relax_wetting__is_repeatable_and_ignores_liquor_in_the_solid():
     z, y, x = coordinates(24)
     solid, drop = z < -4, (abs(x) < 5) & (abs(y) < 5) & (z < 5)
-    first = relax_wetting(drop, solid, 0.4, 1.5, 10)
-    second = relax_wetting(drop & ~solid, solid, 0.4, 1.5, 10)
-    assert np.array_equal(first[1], second[1])
-    assert first[0].sum() == (drop & ~solid).sum()
+    first = relax_wetting(drop, [(solid, 0.4)], 1.5, 10)
+    second = relax_wetting(drop & ~solid, [(solid, 0.4)], 1.5, 10)
+    assert np.array_equal(first.level, second.level)
+    assert first.wet.sum() == (drop & ~solid).sum()
 
 
-@pytest.mark.parametrize("shape", [(48, 48, 48), (40, 48, 31)])
-def test_upsample_liquor__a_ball_stays_a_ball_in_the_middle(shape):
-    coarseness = 1.5
-    coarse = tuple(int(np.ceil(n / coarseness)) for n in shape)
-    middle = [(np.arange(n) - (n - 1) / 2) * coarseness for n in coarse]
-    z, y, x = np.meshgrid(*middle, indexing="ij")
-    radius = 11.0
-    level = (radius - np.sqrt(x**2 + y**2 + z**2)).astype(np.float32)
-    volume = round(4 / 3 * np.pi * radius**3)
-    fine = upsample_liquor(level, np.zeros(shape, bool), coarseness, volume)
-    assert fine.sum() == volume
-    # Centred to a twentieth of a voxel, whatever the parity of the two grids.
-    assert np.argwhere(fine).mean(axis=0) == pytest.approx((np.array(shape) - 1) / 2, abs=0.05)
+def test_without_splashes__drops_small_and_unheld_pieces_and_lowers_their_level():
+    wet = np.zeros((30, 30, 30), bool)
+    wet[10:20, 10:20, 10:20] = True  # on the solid
+    wet[25:28, 25:28, 25:28] = True  # a splash, 27 of 1000 voxels, in the air
+    wet[3, 3, 3] = True
+    solid = np.zeros_like(wet)
+    solid[:10, 12:18, 12:18] = True
+    kept = without_splashes(Relaxed(wet, np.where(wet, 1.0, -0.2).astype(np.float32), 3), solid)
+    assert kept.wet.sum() == 1000
+    assert np.array_equal(kept.level >= 0, kept.wet)
 
 
-def test_largest_component__drops_the_splashes():
-    mask = np.zeros((8, 8, 8), bool)
-    mask[1:4, 1:4, 1:4] = mask[6, 6, 6] = True
-    assert largest_component(mask).sum() == 27
-    assert not largest_component(np.zeros((2, 2, 2), bool)).any()
+def test_place_bubbles__lie_in_the_liquor_clear_of_each_other_and_of_its_surface():
+    z, y, x = coordinates(48)
+    wet = x**2 + y**2 + z**2 < 20**2
+    solid = np.zeros_like(wet)
+    bubbles = place_bubbles(wet, solid, [4.0, 6.0, 30.0, 3.0], np.random.default_rng(1))
+    assert [radius for _, radius in bubbles] == [6.0, 4.0, 3.0]  # the largest finds no room
+    for i, (centre, radius) in enumerate(bubbles):
+        assert np.linalg.norm(centre - 23.5) + radius < 20
+        for other, size in bubbles[:i]:
+            assert np.linalg.norm(centre - other) > radius + size
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.7])
+def test_sample_level__a_plane_stays_a_plane_under_turn_shift_and_scale(turn):
+    c, s = np.cos(turn), np.sin(turn)
+    matrix = 0.4 * np.array([[1.0, 0, 0], [0, c, -s], [0, s, c]])
+    offset = np.array([4.0, 9.0, 7.0])
+    z, y, x = np.meshgrid(*(np.arange(20.0),) * 3, indexing="ij")
+    level = (0.3 * z - 0.5 * y + 0.2 * x).astype(np.float32)
+    out = np.empty((6, 10, 9), np.float32)
+    sample_level(level, matrix, offset, out)
+    at = np.stack(np.meshgrid(*map(np.arange, out.shape), indexing="ij"), -1) @ matrix.T + offset
+    # float32 of numbers below 10.
+    assert out == pytest.approx(at @ [0.3, -0.5, 0.2], abs=1e-5)
+    sample_level(level, matrix, offset + 100, out)
+    assert (out == -1).all()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"solid": np.zeros((4, 4, 5), bool)}, "one shape"),
-        ({"contact_angle": 20.0}, "contact_angle"),
+        ({"walls": [(np.zeros((4, 4, 5), bool), 0.5)]}, "one shape"),
+        ({"walls": [(np.zeros((4, 4, 4), bool), 20.0)]}, "contact angles"),
         ({"kernel_width": 0.2}, "kernel_width"),
         ({"iterations": 0}, "iterations"),
         ({"liquor": np.zeros((4, 4, 4), bool)}, "liquor"),
@@ -98,6 +131,6 @@ def test_largest_component__drops_the_splashes():
 def test_relax_wetting__bad_input_is_refused_by_name(change, message):
     liquor = np.zeros((4, 4, 4), bool)
     liquor[1, 1, 1] = True
-    given = {"liquor": liquor, "solid": np.zeros((4, 4, 4), bool), "contact_angle": 0.5}
+    given = {"liquor": liquor, "walls": [(np.zeros((4, 4, 4), bool), 0.5)]}
     with pytest.raises(InputError, match=message):
         relax_wetting(**{**given, "kernel_width": 2.0, "iterations": 3, **change})
