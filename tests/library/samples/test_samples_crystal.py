@@ -79,7 +79,9 @@ def assert_is_a_crystal(solid, cell, operations):
     mesh = solid.mesh()
     assert mesh.is_closed()
     assert solid.volume == pytest.approx(mesh.volume, rel=RELATIVE, abs=0)
-    assert solid.volume == pytest.approx(ConvexHull(solid.vertices / D).volume * D**3, rel=1e-8, abs=0)  # its joggle
+    assert solid.volume == pytest.approx(
+        ConvexHull(solid.vertices / D).volume * D**3, rel=1e-8, abs=0
+    )  # its joggle
     axes = axes_of(cell)
     for operation in operations:
         turned = solid.vertices @ (axes @ operation @ np.linalg.inv(axes)).T
@@ -377,7 +379,8 @@ def test_crystal_polyhedron__hair_thin_truncations_stay_closed(gap):
     solid = crystal_polyhedron(CUBIC, "m-3m", {(1, 0, 0): D, (1, 1, 1): np.sqrt(3) * D * (1 - gap)})
     assert len(solid.faces) in (6, 14)
     assert solid.mesh().is_closed()
-    assert solid.volume == pytest.approx(8 * D**3, rel=RELATIVE, abs=0)
+    # Corners nearer than 1e-9 of the extent are one corner.
+    assert solid.volume == pytest.approx(8 * D**3, rel=5e-9, abs=0)
 
 
 def test_polyhedron_from_planes__takes_any_planes_around_the_origin():
