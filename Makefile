@@ -34,7 +34,7 @@ demo: $(READY) ## Run the main job, small: SCAN=file ENERGY_KEV=12.4 PIXEL_SIZE_
 		$(call option,--pixel-size-um,$(PIXEL_SIZE_UM)) $(call option,--cluster.workers,$(WORKERS)) $(ARGS)
 
 test: $(READY) ## Run the tests (ARGS="-k fresnel")
-	@deployments/setup.sh browser
+	@deployments/setup.sh tests
 	$(PYTHON) -m pytest $(ARGS)
 
 lint: $(READY) ## Check style, formatting, types and the import rules

@@ -2,7 +2,7 @@
 # Sets this checkout up: Debian packages, uv, Python 3.11, the environment in .venv.
 #
 #   deployments/setup.sh environment [EXTRAS [STAMP]]   libraries and .venv with the locked packages
-#   deployments/setup.sh browser [STAMP]                Chromium, for the dashboard's tests
+#   deployments/setup.sh tests                          Chromium and a Blender executable, for the tests
 #   deployments/setup.sh lock [uv options]              resolve pyproject.toml anew into requirements.lock
 #
 # Needs bash and either uv or any python3 >= 3.8. SYSTEM_PACKAGES=skip leaves Debian packages alone (for
@@ -71,6 +71,12 @@ need_browser() {
         return 0
     fi
     need_packages chromium
+}
+
+# The second engine of the samples' liquor; the first, the bpy wheel, comes with the environment.
+need_blender() {
+    runs command -v "${TOMOFORGE_BLENDER:-blender}" && return 0
+    need_packages blender python3-numpy
 }
 
 # ---------------------------------------------------------------- the user's package indexes
@@ -239,9 +245,9 @@ main() {
             # Another set-up may have finished while this one waited.
             [[ -n ${2:-} && -e .venv/$2 ]] || make_environment "${1:-train,dev}" "${2:-}"
             ;;
-        browser) need_browser ;;
+        tests) need_browser && need_blender ;;
         lock) lock "$@" ;;
-        *) die "unknown command '$command': environment, browser or lock" ;;
+        *) die "unknown command '$command': environment, tests or lock" ;;
     esac
 }
 

@@ -107,7 +107,7 @@ def _forge_piece(
                 rejected.append({"seed": sample_seed, "reason": reason, "message": str(error)})
                 break
             # How long it took is not part of the result: the same seed gives the same bytes.
-            forging = {key: value for key, value in forged.record.items() if key != "seconds"}
+            forging = {key: value for key, value in forged.record.items() if key != "cpu_seconds"}
             record: dict[str, Any] = {
                 "title": recipe.title,
                 "recipe": recipe.to_json(),

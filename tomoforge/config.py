@@ -42,9 +42,11 @@ class ForgingSettings(Settings):
     bubbles: bool = Field(True, description="Gas bubbles in some of the liquors.")
     truncation: bool = Field(False, description="Whether mount and crystal may leave the field of view.")
 
-    @field_validator("mounts", "habits", mode="before")
+    @field_validator("mounts", "habits", "flaws", mode="before")
     @classmethod
     def _one_name(cls, value: Any) -> Any:
+        if value == "none":
+            return ()
         return (value,) if isinstance(value, str) else value
 
 

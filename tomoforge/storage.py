@@ -135,7 +135,7 @@ def content_key(stage: str, parameters: Mapping[str, Any], inputs: Sequence[str]
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide the numbers."""
     names = (
-        "tomoforge numpy scipy numba h5py zarr bpy open3d xraydb finufft algotom gemmi torch nnunetv2 "
+        "tomoforge numpy scipy numba h5py zarr bpy xraydb finufft algotom gemmi torch nnunetv2 "
         "cupy-cuda12x prefect distributed"
     )
     found = {}

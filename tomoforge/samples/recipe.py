@@ -29,7 +29,7 @@ from tomoforge.samples.records import (
     Quaternion,
     SampleRecipe,
 )
-from tomoforge.samples.variation import CrystalVariation, draw_variation
+from tomoforge.samples.variation import draw_variation
 from tomoforge.seeds import component_rng, component_seed
 
 __all__ = ["GranularRecipe", "ProteinRecipe", "SampleRecipe", "Variety", "draw_recipe"]
@@ -46,6 +46,9 @@ _REACH = 0.455
 # A crystal that finds no room at any place is taken this much smaller, and so on.
 _SMALLER = 0.93
 
+# Fields of ``CrystalVariation`` that may be switched off one by one.
+FLAWS = ("face_jitter", "rounding", "chips", "satellites", "intergrowths", "cracks", "dissolution")
+
 
 def _check_names(name: str, given: Sequence[str], known: Sequence[str]) -> None:
     unknown = [value for value in given if value not in known]
@@ -58,7 +61,7 @@ class Variety:
     """What may be drawn; switching one thing off shifts no other draw.
 
     mounts, habits : names to draw from, all where empty
-    flaws : whether crystals are jittered, rounded, chipped, cracked, intergrown or partly dissolved
+    flaws : of ``FLAWS``, those that crystals may have
     most_crystals : how many crystals may lie in a loop
     bubbles : whether the liquor may hold gas bubbles
     truncation : whether mount and crystal may leave the field of view
@@ -66,7 +69,7 @@ class Variety:
 
     mounts: tuple[str, ...] = ()
     habits: tuple[str, ...] = ()
-    flaws: bool = True
+    flaws: tuple[str, ...] = FLAWS
     most_crystals: int = 3
     bubbles: bool = True
     truncation: bool = False
@@ -74,6 +77,7 @@ class Variety:
     def __post_init__(self) -> None:
         _check_names("mounts", self.mounts, list(MOUNTS))
         _check_names("habits", self.habits, [habit.name for habit in PROTEIN_HABITS])
+        _check_names("flaws", self.flaws, list(FLAWS))
         if self.most_crystals < 1:
             raise InputError(f"most_crystals must be at least 1, got {self.most_crystals}")
 
@@ -205,9 +209,9 @@ def _placed(
     variety: Variety,
 ) -> PlacedCrystal | None:
     """A crystal at the first of some places where it is clear of the loop and of those that lie there; else None."""
-    flaws = CrystalVariation()
-    if variety.flaws:
-        flaws = draw_variation(component_seed(seed, "variation", index), size)
+    flaws = draw_variation(component_seed(seed, "variation", index), size)
+    off = {name: type(getattr(flaws, name))(0) for name in FLAWS if name not in variety.flaws}
+    flaws = replace(flaws, **off)
     orientation = _draw_orientation(seed, index, solid)
     at_origin = PlacedCrystal(habit, size, orientation, (0.0, 0.0, 0.0), flaws)
     parts = _solids(seed, index, at_origin)

@@ -14,11 +14,11 @@ from tests.library.samples.inside import disagreements, open3d_inside, surface_d
 from tomoforge.errors import InputError, WorkerDiedError
 from tomoforge.samples.engines import find_engine
 from tomoforge.samples.forge import forge_sample
-from tomoforge.samples.recipe import Variety, draw_recipe
+from tomoforge.samples.recipe import FLAWS, Variety, draw_recipe
 from tomoforge.samples.voxelize import field_origin
 
 GRID, VOXEL = 64, 5e-6
-CLEAN = Variety(flaws=False, most_crystals=1, bubbles=False)
+CLEAN = Variety(flaws=(), most_crystals=1, bubbles=False)
 
 
 def drawn(mount, seed=3, **change):
@@ -35,7 +35,7 @@ def forged(request):
 @pytest.fixture(scope="module")
 def flawed():
     """Several crystals with all flaws in liquor with bubbles."""
-    recipe = drawn("nylon", 8, flaws=True, most_crystals=3, bubbles=True)
+    recipe = drawn("nylon", 8, flaws=FLAWS, most_crystals=3, bubbles=True)
     first = dataclasses.replace(
         recipe.crystals[0].variation, cracks=1, crack_width=12e-6, dissolution=0.5, satellites=1
     )
@@ -129,8 +129,8 @@ def test_forge_sample__same_recipe_same_bytes_and_nothing_left_behind(forged, tm
         for one, two in zip(parts, again.meshes[name], strict=True):
             assert np.array_equal(one.vertices, two.vertices)
             assert np.array_equal(one.triangles, two.triangles)
-    same = {key: value for key, value in sample.record.items() if key != "seconds"}
-    assert same == {key: value for key, value in again.record.items() if key != "seconds"}
+    same = {key: value for key, value in sample.record.items() if key != "cpu_seconds"}
+    assert same == {key: value for key, value in again.record.items() if key != "cpu_seconds"}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from tomoforge.samples.gates import check_granular, check_protein
 from tomoforge.samples.measures import sample_measures
 from tomoforge.samples.recipe import Variety, draw_recipe
 
-RECIPE = draw_recipe(1, variety=Variety(flaws=False, most_crystals=1))
+RECIPE = draw_recipe(1, variety=Variety(flaws=(), most_crystals=1))
 
 
 def made(**boxes):

@@ -10,7 +10,7 @@ from tomoforge.errors import ConfigError, InputError
 from tomoforge.samples.habits import PROTEIN_HABITS
 from tomoforge.samples.mount import MOUNTS
 from tomoforge.samples.mount_mesh import mount_meshes
-from tomoforge.samples.recipe import ProteinRecipe, SampleRecipe, Variety, draw_recipe
+from tomoforge.samples.recipe import FLAWS, ProteinRecipe, SampleRecipe, Variety, draw_recipe
 from tomoforge.samples.records import LIQUOR_KINDS
 from tomoforge.samples.variation import CrystalVariation
 from tomoforge.samples.voxelize import Solid
@@ -51,8 +51,13 @@ def test_draw_recipe__switching_one_thing_off_shifts_no_other_draw(recipes):
         plain = draw_recipe(recipe.seed, field_of_view=FIELD, variety=Variety(bubbles=False))
         assert plain.liquor.bubble_radii == ()
         assert replace(recipe, liquor=replace(recipe.liquor, bubble_radii=())) == plain
-        clean = draw_recipe(recipe.seed, field_of_view=FIELD, variety=Variety(flaws=False))
-        assert all(crystal.variation == CrystalVariation() for crystal in clean.crystals)
+        clean = draw_recipe(recipe.seed, field_of_view=FIELD, variety=Variety(flaws=()))
+        assert all(not crystal.variation.flaws() for crystal in clean.crystals)
+        whole = draw_recipe(
+            recipe.seed, field_of_view=FIELD, variety=Variety(flaws=tuple(set(FLAWS) - {"cracks"}))
+        )
+        for with_cracks, without in zip(recipe.crystals, whole.crystals, strict=False):
+            assert replace(with_cracks.variation, cracks=0) == without.variation
         assert (clean.mount, clean.pose) == (recipe.mount, recipe.pose)
         assert clean.crystals[0].orientation == recipe.crystals[0].orientation
         alone = draw_recipe(recipe.seed, field_of_view=FIELD, variety=Variety(most_crystals=1))
@@ -192,6 +197,7 @@ def test_draw_recipe__bad_input_is_refused_by_name(arguments, message):
     [
         ({"mounts": ("glass",)}, "mounts must be among nylon, polymer, polyimide, got 'glass'"),
         ({"habits": ("lyzosyme",)}, "habits must be among lysozyme"),
+        ({"flaws": ("scratches",)}, "flaws must be among face_jitter"),
         ({"most_crystals": 0}, "most_crystals"),
     ],
 )
