@@ -183,7 +183,7 @@ def _draw_crystals(
     crystals = [first]
     rng = component_rng(seed, "companions")
     # Most loops are fished for one crystal.
-    companions = int(rng.integers(1, 8)) if rng.random() < 0.2 else 0
+    companions = int(rng.geometric(0.5)) if rng.random() < 0.2 else 0
     for i in range(1, 1 + min(companions, variety.most_crystals - 1)):
         taken = [part for j, crystal in enumerate(crystals) for part in _solids(seed, j, crystal)]
         smaller = first.size * component_rng(seed, "companion size", i).uniform(0.2, 0.55)
