@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
 def table(grids: list[int]) -> None:
     engine = find_engine("auto")
     print(f"forging on {engine.title}, {len(SEEDS)} recipes a grid, field {FIELD * 1e6:.0f} µm")
-    measure_in_process(32)  # compiles
+    measure_in_process(64)  # compiles
     names = "".join(f"{stage:>14}" for stage in STAGES)
     print(f"{'grid':>6}{names}{'CPU-s':>9}{'most':>7}{'wall s':>8}{'peak MiB':>10}{'Blender MiB':>13}")
     for grid in grids:
@@ -77,7 +77,7 @@ def measure_in_process(grid: int) -> dict:
 def measure(grid: int) -> dict:
     """Means over the recipes; the engine is found before the clock starts."""
     engine = find_engine("auto")
-    forge_sample(draw_recipe(99, field_of_view=FIELD), 32, FIELD / 32, engine="lens")  # loads the kernels
+    forge_sample(draw_recipe(99, field_of_view=FIELD), 64, FIELD / 64, engine="lens")  # loads the kernels
     costs, started = [], time.perf_counter()
     for seed in SEEDS:
         recipe = draw_recipe(seed, field_of_view=FIELD)
