@@ -113,6 +113,15 @@ KINDS: Mapping[str, Kind] = {
             pictures=("histogram",),
             tables=("comparison", "factors"),
         ),
+        Kind(
+            "fidelity",
+            "fidelity report",
+            "fidelity reports",
+            "stages/samples.py",
+            headline=("ssim_*", "psnr_*", "distance_mm"),
+            pictures=("projection", "slice", "distances"),
+            tables=("metrics", "distances", "classes"),
+        ),
     )
 }
 
@@ -142,9 +151,11 @@ _UNITS = (
     ("_seconds", "s"),
     ("_s", "s"),
     ("_gib", "GiB"),
+    ("_db", "dB"),
     ("_m", "m"),
 )
 _WORDS = {"mu": "µ", "iou": "IoU", "f1": "F1", "f2": "F2", "rms": "RMS", "rmse": "RMSE"}
+_WORDS |= {"ssim": "SSIM", "psnr": "PSNR"}
 _WORDS |= {"fbp": "FBP", "snr": "SNR", "id": "ID", "psf": "PSF", "roi": "ROI", "nxtomo": "NXtomo"}
 _WORDS |= {"fractions": "fraction", "percentiles": "percentile"}
 _LABELS = {

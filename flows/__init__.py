@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 NAMES = (
     "end_to_end",
     "forge_samples",
+    "simulate_scan",
     "forge_dataset",
     "reconstruct_scan",
     "train_segmenter",
     "correct_absorption",
+    "evaluate_fidelity",
 )
 
 

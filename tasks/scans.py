@@ -99,6 +99,7 @@ def _simulator(labels_path: str, optics_json: str, seed: int) -> ScanSimulator:
         detector=Detector(psf_sigma=optics.psf_sigma_px, column_drift_sigma=optics.ring_strength),
         seed=seed,
         oversampling=optics.oversampling,
+        planes=optics.planes,
     )
 
 

@@ -61,6 +61,9 @@ class OpticsSettings(Settings):
     flats: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="Frames of the open beam.")
     darks: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="Frames without beam.")
     oversampling: Annotated[int, Field(ge=1, le=8)] = Field(2, description="Wave samples across a pixel.")
+    planes: Literal["auto"] | Annotated[int, Field(ge=1, le=257)] = Field(
+        "auto", description="Planes that the sample is gathered in along the beam; auto keeps within 0.5 % of contrast."
+    )
     psf_sigma_px: NotNegative = Field(0.4, description="Point spread of the detector, rms [pixels].")
     ring_strength: NotNegative = Field(
         0.0005, description="Gain drift of a detector column over the scan, rms; makes rings."

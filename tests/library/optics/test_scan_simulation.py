@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from tomoforge.errors import InputError, MaterialError
+from tomoforge.backend import gpu_count
+from tomoforge.errors import InputError, MaterialError, MissingComponentError
 from tomoforge.geometry import ScanGeometry, uniform_angles
 from tomoforge.optics.detector import Detector, draw_detector_state, expose
 from tomoforge.optics.materials import find_material
 from tomoforge.optics.scan import Beam, ScanSimulator, simulate_scan
+from tomoforge.optics.spectrum import Spectrum
+from tomoforge.reconstruction import fbp, line_integrals, normalise
 from tomoforge.seeds import component_rng
 
 VOXEL = 2e-6
@@ -112,3 +115,143 @@ def test_simulate_scan__refuses_bad_input():
         ScanGeometry(np.array([]), VOXEL)
     with pytest.raises(InputError, match="gain must be positive"):
         Detector(gain=0.0)
+    with pytest.raises(MaterialError, match="energy_kev must lie within the tables"):
+        simulator(beam=Beam(500.0))
+    with pytest.raises(InputError, match="non-empty"):
+        simulator(labels=np.zeros((0, 4, 4), np.uint8))
+    with pytest.raises(InputError, match="planes must be 1 or at least 5"):
+        simulator(planes=2)
+    with pytest.raises(InputError, match="optics must be one of"):
+        simulator(optics="rays")
+    with pytest.raises(InputError, match="source_distance must be given"):
+        Beam(5.0, source_size=1e-6)
+    with pytest.raises(InputError, match="illumination must be"):
+        simulator(illumination=np.ones((3, 3)))
+    with pytest.raises(InputError, match="angles must be a non-empty list"):
+        ScanGeometry(np.array([0.0, np.nan]), VOXEL)
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="a GPU is there")
+def test_simulate_scan__says_so_where_a_gpu_was_asked_for_and_is_absent():
+    with pytest.raises(MissingComponentError, match="a GPU was asked for"):
+        simulator(device="gpu")
+
+
+QUIET = Detector(
+    psf_sigma=0.0, column_gain_sigma=0.0, column_drift_sigma=0.0, read_noise=0.0, beam_ripple=0.0
+)
+
+
+@pytest.mark.parametrize("optics", ["absorption", "wave"])
+def test_scan_simulator__a_bright_voxel_off_the_axis_lands_where_it_must(optics):
+    n, place = 33, np.array([20, 9, 27])  # z, y, x; no symmetry
+    labels = np.zeros((n, n, n), np.uint8)
+    labels[tuple(place)] = 1
+    z, y, x = place - (n - 1) / 2
+    angles = np.array([0.0, 0.4, 1.3, np.pi / 2, 2.5, np.pi, 4.0, -0.7])
+    for centre in (None, 14.5):
+        scan = simulator(
+            labels=labels,
+            materials={1: find_material("polyimide")},
+            geometry=ScanGeometry(angles, VOXEL, 1e-3, centre),
+            optics=optics,
+        )
+        for image, angle in zip(1 - scan.intensity(slice(0, 8)), angles, strict=True):
+            weight = np.where(image > 1e-4, image, 0) if optics == "absorption" else image**2  # fringes
+            weight /= weight.sum()
+            rows, columns = np.indices(image.shape)
+            column = (n - 1) / 2 if centre is None else centre
+            assert (weight * rows).sum() == pytest.approx((n - 1) / 2 + z, abs=0.02)
+            expected = column + x * np.cos(angle) + y * np.sin(angle)
+            mirrored = column + x * np.cos(angle) - y * np.sin(angle)
+            found = (weight * columns).sum()
+            assert found == pytest.approx(
+                expected, abs=0.25
+            )  # the chord of one voxel is sampled twice a pixel
+            assert abs(expected - mirrored) < 1 or abs(found - mirrored) > 0.5  # the other handedness
+
+
+def test_simulate_scan__reconstructs_to_its_labels_in_their_orientation():
+    n = 48
+    z, y, x = np.indices((8, n, n)) - np.array([7, n - 1, n - 1])[:, None, None, None] / 2
+    labels = ((x - 9) ** 2 + (y + 5) ** 2 < 6**2).astype(np.uint8)  # to the right and up, no symmetry
+    labels[(np.abs(x + 8) < 3) & (np.abs(y - 9) < 7) & (z > 0)] = 1
+    geometry = ScanGeometry(uniform_angles(72), VOXEL, 1e-3)
+    water = {1: find_material("ammonium_sulfate_liquor")}
+    scan = simulate_scan(labels, VOXEL, water, geometry, Beam(5.0, 3e4), QUIET, 3, planes="auto")
+    integrals, _ = line_integrals(normalise(scan.projections[:], scan.flats, scan.darks))
+    volume = fbp(integrals, scan.angles, VOXEL)
+    found = volume > volume[labels == 1].mean() / 2
+
+    def dice(other: np.ndarray) -> float:
+        return 2 * (found & (other == 1)).sum() / (found.sum() + (other == 1).sum())
+
+    assert dice(labels) > 0.9
+    for wrong in (labels[::-1], labels[:, ::-1], labels[:, :, ::-1], labels.transpose(0, 2, 1)):
+        assert dice(wrong) < 0.8
+
+
+def test_scan_simulator__polychromatic_disc_cups_and_a_monochromatic_one_does_not():
+    n, radius = 64, 24
+    _, y, x = np.indices((1, n, n)) - np.array([0, n - 1, n - 1])[:, None, None, None] / 2
+    labels = (x**2 + y**2 < radius**2).astype(np.uint8)
+    material = find_material("water")
+    geometry = ScanGeometry(uniform_angles(90), 10e-6)
+    spectrum = Spectrum((6.0, 10.0, 20.0), (0.4, 0.4, 0.2))
+    common = {"labels": labels, "voxel_size": 10e-6, "materials": {1: material}, "geometry": geometry}
+
+    def slice_of(beam: Beam, response: str) -> np.ndarray:
+        scan = simulator(**common, beam=beam, optics="absorption", response=response, detector=QUIET)
+        return fbp(-np.log(scan.intensity(slice(0, 90)).astype(np.float64)), geometry.angles, 10e-6)[0]
+
+    r = np.hypot(x, y)[0]
+    middle, rim = r < 6, (r > 17) & (r < 21)
+
+    def cupping(image: np.ndarray) -> float:
+        return 1 - image[middle].mean() / image[rim].mean()
+
+    mono = slice_of(Beam(10.0), "energy")
+    assert mono[middle].mean() == pytest.approx(material.refractive_index(10.0).mu, rel=1e-2)
+    assert abs(cupping(mono)) < 0.01  # the staircase of the labels
+    integrated, counted = (slice_of(Beam(10.0, spectrum=spectrum), how) for how in ("energy", "photons"))
+    assert cupping(integrated) > 0.1 and cupping(counted) > 0.1
+    # Weighting by energy counts the hard photons more: less attenuation everywhere.
+    assert integrated[middle].mean() < 0.95 * counted[middle].mean()
+
+
+def test_scan_simulator__spectrum_of_one_line_is_the_monochromatic_scan():
+    mono = simulator(beam=Beam(5.0)).projections(slice(0, 2))
+    one = simulator(beam=Beam(5.0, spectrum=Spectrum((5.0,), (1.0,)))).projections(slice(0, 2))
+    assert mono.tobytes() == one.tobytes()
+
+
+def test_beam__source_blurs_by_the_ratio_of_distances():
+    beam = Beam(5.0, source_distance=2.0, source_size=4e-6)
+    assert beam.blur(1.0) == pytest.approx(
+        4e-6 * 0.5 / 1.5, rel=1e-12, abs=0
+    )  # R2/R1, referred to the sample
+    assert Beam(5.0, source_sigma=1e-6).blur(1.0) == 1e-6
+    sharp, soft = (
+        simulator(beam=Beam(5.0, source_distance=2.0, source_size=size), detector=QUIET).intensity(
+            slice(0, 1)
+        )
+        for size in (0.0, 2e-3)
+    )
+    assert np.abs(np.diff(soft[0], axis=1)).max() < 0.5 * np.abs(np.diff(sharp[0], axis=1)).max()
+
+
+def test_scan_simulator__measured_flats_are_the_incident_intensity():
+    light = np.full((24, 24), 3000.0)
+    light[:, 12:] = 1000.0  # a beam that ends in the field
+    flats = simulator(illumination=light, detector=QUIET, beam=Beam(5.0, 1e4)).flats(8).astype(float) - 100
+    # Mean 1 over the field, 8·288 pixels of 3·10⁴ and 10⁴ counts: 0.03 %.
+    assert flats[..., :12].mean() / flats[..., 12:].mean() == pytest.approx(3.0, rel=2e-3)
+    assert flats.mean() == pytest.approx(2e4, rel=2e-3)
+
+
+def test_scan_simulator__threads_and_planes_are_repeatable():
+    wet = simulator(planes="auto")
+    assert wet.plane_count == 1  # 2 µm pixels
+    five = simulator(planes=5).projections(slice(0, 2))
+    assert five.tobytes() == simulator(planes=5, threads=2).projections(slice(0, 2)).tobytes()
+    assert five.tobytes() != wet.projections(slice(0, 2)).tobytes()
