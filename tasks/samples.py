@@ -58,7 +58,7 @@ def plan_forging(settings: ForgingSettings, family: str = PROTEIN) -> ForgingPla
     return ForgingPlan(family, variety, engine, settings.blender_timeout_s)
 
 
-@task(name="forge-sample", **OPTIONS)
+@task(name="forge-sample", **{**OPTIONS, "retries": 0})  # it tries other seeds itself
 def forge_sample(
     compute: Compute,
     workspace: Workspace,
