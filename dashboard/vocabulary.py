@@ -53,7 +53,7 @@ KINDS: Mapping[str, Kind] = {
             "sample set",
             "sample sets",
             "stages/samples.py",
-            headline=("samples_forged", "passed_at_first_try", "rejected_*"),
+            headline=("samples_requested", "samples_forged", "passed_at_first_try", "rejected_*"),
             pictures=("contact_sheet", "distributions"),
             tables=("samples", "rejections"),
         ),

@@ -17,7 +17,12 @@ def main() -> int:
     """Write docs/figures/overview.png and samples.png; returns the exit status."""
     wanted = (
         ("overview.png", "runs", "overview", ["end_to_end"]),
-        ("samples.png", "sample_sets", "contact_sheet", ["forge_samples", "--grid", "256", "--voxel-size-um", "1.25"]),
+        (
+            "samples.png",
+            "sample_sets",
+            "contact_sheet",
+            ["forge_samples", "--grid", "256", "--voxel-size-um", "1.25"],
+        ),
     )
     for file, kind, name, flow in wanted:
         picture = newest(kind, name)
@@ -44,7 +49,9 @@ def few_colours(picture: bytes) -> bytes:
     """The PNG with 256 colours: a third of the size, and no difference to the eye."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
-        image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
+        image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
+            buffer, "PNG", optimize=True
+        )
     return buffer.getvalue()
 
 

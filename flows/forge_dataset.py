@@ -93,12 +93,13 @@ def forge(
 ) -> Forged:
     """Forge, scan, reconstruct and publish each sample; samples run side by side."""
     material_mu(optics)  # an unknown material must fail before anything is forged
-    plan = plan_forging(forging)
+    size = um_to_m(voxel_size_um)
+    plan = plan_forging(forging, grid * size)
     labels, scans, volumes, published = [], [], [], []
     for n in range(samples):
         name = f"sample {n}"
         sample = forge_sample.submit(
-            compute, workspace, seed=seed, index=n, grid=grid, voxel_size=um_to_m(voxel_size_um), plan=plan
+            compute, workspace, seed=seed, index=n, grid=grid, voxel_size=size, plan=plan
         )
         scan = simulate_scan.submit(compute, workspace, sample, optics=optics, seed=seed, index=n)
         volume = reconstruct.submit(compute, workspace, scan, settings=reconstruction, name=name)

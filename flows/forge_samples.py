@@ -38,9 +38,9 @@ def forge_samples(
         cluster: Where the work is done.
     """
     workspace = Workspace.default()
-    plan = plan_forging(forging, family)
+    size = um_to_m(voxel_size_um)
+    plan = plan_forging(forging, grid * size, family)
     with open_compute(cluster) as compute:
-        size = um_to_m(voxel_size_um)
         futures = [
             forge_sample.submit(
                 compute, workspace, seed=seed, index=index, grid=grid, voxel_size=size, plan=plan

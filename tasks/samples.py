@@ -10,7 +10,7 @@ from tasks.artefacts import OPTIONS, produce
 from tasks.cluster import Compute
 from tasks.progress import say
 from tomoforge.config import ForgingSettings
-from tomoforge.errors import SampleRejectedError, StageError, WorkerDiedError
+from tomoforge.errors import InputError, SampleRejectedError, StageError, WorkerDiedError
 from tomoforge.samples.engines import Engine, find_engine
 from tomoforge.samples.forge import ForgedSample
 from tomoforge.samples.forge import forge_sample as forge
@@ -46,19 +46,23 @@ class ForgingPlan:
         return {"family": self.family, "variety": asdict(self.variety), "engine": self.engine.title}
 
 
-def plan_forging(settings: ForgingSettings, family: str = PROTEIN) -> ForgingPlan:
-    """The plan that ``settings`` ask for, its engine found and tried.
+def plan_forging(
+    settings: ForgingSettings, field_of_view: float | None = None, family: str = PROTEIN
+) -> ForgingPlan:
+    """The plan that ``settings`` ask for, its engine found and tried; for fields of ``field_of_view`` [m].
 
-    Raises InputError for an unknown habit or mount, MissingComponentError where the engine is not there.
+    Raises InputError for an unknown habit or mount and for a field that holds no sample, MissingComponentError where
+    the engine is not there.
     """
     drawn = settings.model_dump(exclude={"engine", "blender_timeout_s"})
     variety = Variety(**drawn)
+    draw_recipe(0, family, field_of_view, variety)
     # Only the liquor of protein samples needs one.
     engine = find_engine(settings.engine if family == PROTEIN else "lens")
     return ForgingPlan(family, variety, engine, settings.blender_timeout_s)
 
 
-@task(name="forge-sample", **OPTIONS)
+@task(name="forge-sample", **{**OPTIONS, "retries": 0})  # it tries other seeds itself
 def forge_sample(
     compute: Compute,
     workspace: Workspace,
@@ -95,7 +99,11 @@ def _forge_piece(
     rejected: list[dict[str, Any]] = []
     for attempt in range(_ATTEMPTS):
         sample_seed = component_seed(seed, "sample", index, attempt)
-        recipe = draw_recipe(sample_seed, plan.family, grid * voxel_size, plan.variety)
+        try:
+            recipe = draw_recipe(sample_seed, plan.family, grid * voxel_size, plan.variety)
+        except InputError as error:  # fields at the limit suit some mounts only
+            rejected.append({"seed": sample_seed, "reason": "field does not suit", "message": str(error)})
+            continue
         for _ in range(_GOES):
             try:
                 forged = forge(recipe, grid, voxel_size, engine=plan.engine, timeout_s=plan.timeout_s)

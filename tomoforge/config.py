@@ -35,8 +35,9 @@ class ForgingSettings(Settings):
         (), description="Mounts to draw from: nylon, polymer, polyimide; all if empty."
     )
     habits: tuple[str, ...] = Field((), description="Crystal habits to draw from, by name; all if empty.")
-    flaws: bool = Field(
-        True, description="Jittered faces, rounding, chips, cracks, intergrowths, dissolution."
+    flaws: tuple[str, ...] = Field(
+        ("face_jitter", "rounding", "chips", "satellites", "intergrowths", "cracks", "dissolution"),
+        description="Flaws that crystals may have, by name; 'none' for flawless ones.",
     )
     most_crystals: Annotated[int, Field(ge=1, le=10)] = Field(3, description="Most crystals in a loop.")
     bubbles: bool = Field(True, description="Gas bubbles in some of the liquors.")

@@ -104,7 +104,12 @@ def test_plan_forging__missing_blender_and_unknown_names_are_refused_at_once(mon
         plan_forging(ForgingSettings(engine="blender"))
     with pytest.raises(InputError, match="mounts must be among"):
         plan_forging(ForgingSettings(mounts="glass", engine="lens"))
-    assert plan_forging(ForgingSettings(engine="blender"), "granular").engine == LENS
+    assert plan_forging(ForgingSettings(engine="blender"), family="granular").engine == LENS
+    with pytest.raises(InputError, match="field_of_view"):
+        plan_forging(ForgingSettings(engine="lens"), 30e-6)
+    assert plan_forging(ForgingSettings(engine="lens")).variety == Variety()
+    chosen = plan_forging(ForgingSettings(engine="lens", flaws="none", habits="thaumatin", bubbles=False))
+    assert chosen.variety == Variety(flaws=(), habits=("thaumatin",), bubbles=False)
 
 
 def test_forging_plan__its_key_knows_the_engine_but_not_its_place():

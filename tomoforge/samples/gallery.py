@@ -209,7 +209,10 @@ def distributions_picture(table: pd.DataFrame, *, rejections: Mapping[str, int] 
     }
     rules = {**_HISTOGRAMS, **fractions}
     numbers = {name: _finite(table[name]) for name in rules if name in table.columns}
-    numbers = {name: values for name, values in numbers.items() if len(values)}
+    # A share that is nought in every sample tells nothing that a picture could show.
+    numbers = {
+        name: values for name, values in numbers.items() if len(values) and (values.any() or len(values) < 2)
+    }
     bars = {name: table[name].dropna().astype(str) for name in _BARS if name in table.columns}
     bars = {name: values for name, values in bars.items() if len(values)}
     if not numbers and not bars and not rejections:

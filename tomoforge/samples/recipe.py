@@ -36,6 +36,7 @@ __all__ = ["GranularRecipe", "ProteinRecipe", "SampleRecipe", "Variety", "draw_r
 
 # Crystals that are mounted in loops [m]: smaller ones go on meshes, larger ones into capillaries.
 _CRYSTAL_SIZES = (20e-6, 800e-6)
+_LEAST_CRYSTAL = 5e-6
 # Fields that hold a mount with such a crystal [m].
 _FIELDS = (80e-6, 1.7e-3)
 # Gap between crystals and loop, and between crystals [m]; the liquor fills it.
@@ -179,6 +180,10 @@ def _draw_crystals(
     first = _placed(seed, 0, habit, solid, size, mount, room, (), variety)
     while first is None:
         size *= _SMALLER
+        if size < _LEAST_CRYSTAL:
+            raise InputError(
+                f"field_of_view leaves no place for a crystal in this {mount.kind} mount; try another seed or field"
+            )
         first = _placed(seed, 0, habit, solid, size, mount, room, (), variety)
     crystals = [first]
     rng = component_rng(seed, "companions")
