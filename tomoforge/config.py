@@ -63,7 +63,8 @@ class OpticsSettings(Settings):
     darks: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="Frames without beam.")
     oversampling: Annotated[int, Field(ge=1, le=8)] = Field(2, description="Wave samples across a pixel.")
     planes: Literal["auto"] | Annotated[int, Field(ge=1, le=257)] = Field(
-        "auto", description="Planes that the sample is gathered in along the beam; auto keeps within 0.5 % of contrast."
+        "auto",
+        description="Planes that the sample is gathered in along the beam; auto keeps within 0.5 % of contrast.",
     )
     psf_sigma_px: NotNegative = Field(0.4, description="Point spread of the detector, rms [pixels].")
     ring_strength: NotNegative = Field(

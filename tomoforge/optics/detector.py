@@ -290,7 +290,7 @@ def blur_and_bin(
         )
     if not (np.isfinite(sigma_pixels) and sigma_pixels >= 0):
         raise InputError(f"sigma_pixels must be zero or positive, got {sigma_pixels!r}")
-    taps = np.convolve(_gaussian_taps(sigma_pixels * oversampling), np.full(oversampling, 1 / oversampling))
+    taps = np.convolve(gaussian_taps(sigma_pixels * oversampling), np.full(oversampling, 1 / oversampling))
     rows, columns = (n // oversampling for n in intensity.shape)
     intensity = np.ascontiguousarray(intensity)
     if intensity.dtype not in (np.float32, np.float64):
@@ -316,7 +316,7 @@ def _each(work: Any, parts: list, threads: int) -> None:
             work(part)
 
 
-def _gaussian_taps(sigma: float) -> np.ndarray:
+def gaussian_taps(sigma: float) -> np.ndarray:
     """Weights of a Gaussian of ``sigma`` samples, sum 1."""
     if sigma < NARROW_SIGMA:
         return np.array([sigma**2 / 2, 1 - sigma**2, sigma**2 / 2]) if sigma > 0 else np.ones(1)

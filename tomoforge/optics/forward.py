@@ -15,7 +15,7 @@ import numpy as np
 from tomoforge.backend import array_module
 from tomoforge.errors import InputError
 from tomoforge.geometry import ScanGeometry
-from tomoforge.optics.detector import _gaussian_taps
+from tomoforge.optics.detector import gaussian_taps
 from tomoforge.optics.materials import RefractiveIndex
 from tomoforge.optics.propagation import (
     exit_wave,
@@ -233,7 +233,7 @@ def bin_weights(oversampling: int, sigma_pixels: float) -> np.ndarray:
 
     The Gaussian of ``sigma_pixels`` and the average over the pixel in one.
     """
-    taps = _gaussian_taps(sigma_pixels * oversampling)  # of blur_and_bin, which this must equal
+    taps = gaussian_taps(sigma_pixels * oversampling)  # of blur_and_bin, which this must equal
     return np.convolve(taps, np.full(oversampling, 1 / oversampling))
 
 

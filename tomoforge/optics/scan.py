@@ -138,6 +138,7 @@ class ScanSimulator:
     response : what the detector sums over a spectrum: "energy", a scintillator before a camera, or "photons", a
         counting detector.
     illumination : (y, x) of the open beam, e.g. measured flats less darks; any unit. None for the detector's own.
+    detector_state : the pattern of one very detector, as ``DetectorCalibration.state`` gives it; None to draw one.
     device : "gpu" demands labels on a GPU.
     threads : for the propagation of a frame; the frames do not depend on it.
     """
@@ -154,6 +155,7 @@ class ScanSimulator:
     optics: Literal["wave", "absorption"] = "wave"
     response: Response = "energy"
     illumination: np.ndarray | None = None
+    detector_state: DetectorState | None = None
     device: Literal["cpu", "gpu"] = "cpu"
     threads: int = 1
 
@@ -183,6 +185,11 @@ class ScanSimulator:
         check_cone(self.labels.shape, self.voxel_size, self.beam.source_distance)
         if self.illumination is not None:
             _check_illumination(self.illumination, self.frame_shape)
+        if self.detector_state is not None and self.detector_state.illumination.shape != self.frame_shape:
+            raise InputError(
+                f"detector_state must be of a detector of {self.frame_shape} (y, x), got one of "
+                f"{self.detector_state.illumination.shape}; ask the calibration for a state of that shape"
+            )
         _check_materials(_present(self.labels), self.materials)
         self.lines  # noqa: B018  an energy off the tables must fail before the first frame
 
@@ -234,7 +241,7 @@ class ScanSimulator:
     @cached_property
     def state(self) -> DetectorState:
         """The detector's fixed pattern during this scan."""
-        state = draw_detector_state(self.detector, self.frame_shape, self.seed)
+        state = self.detector_state or draw_detector_state(self.detector, self.frame_shape, self.seed)
         if self.illumination is None:
             return state
         light = np.asarray(self.illumination, dtype=np.float64)
@@ -346,6 +353,7 @@ def simulate_scan(
     optics: Literal["wave", "absorption"] = "wave",
     response: Response = "energy",
     illumination: np.ndarray | None = None,
+    detector_state: DetectorState | None = None,
     device: Literal["cpu", "gpu"] = "cpu",
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -358,7 +366,7 @@ def simulate_scan(
     materials : label → Material for every label that occurs.
     geometry, beam, detector : what they say; seed : of all noise and patterns.
     flats, darks : how many of each; batch : angles projected at once; progress : called with (done, total).
-    oversampling, planes, optics, response, illumination, device, threads : as ``ScanSimulator``.
+    oversampling, planes, optics, response, illumination, detector_state, device, threads : as ``ScanSimulator``.
 
     Returns
     -------
@@ -384,13 +392,14 @@ def simulate_scan(
         beam,
         detector,
         seed,
-        oversampling,
-        planes,
-        optics,
-        response,
-        illumination,
-        device,
-        threads,
+        oversampling=oversampling,
+        planes=planes,
+        optics=optics,
+        response=response,
+        illumination=illumination,
+        detector_state=detector_state,
+        device=device,
+        threads=threads,
     )
     total = len(geometry.angles)
     parts = []
