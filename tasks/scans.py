@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from tomoforge.beamline.validation import ScanReport, validate_scan
 from tomoforge.config import OpticsSettings
 from tomoforge.errors import ScanError
 from tomoforge.geometry import ScanGeometry, uniform_angles
+from tomoforge.optics.calibration import calibrate
 from tomoforge.optics.detector import Detector
 from tomoforge.optics.materials import find_material
 from tomoforge.optics.scan import Beam, ScanSimulator
+from tomoforge.optics.spectrum import rebinned, tube_spectrum, undulator_spectrum
 from tomoforge.scan import Scan, batch_name, batch_slices, write_frame_batch, write_nxtomo
 from tomoforge.seeds import component_seed
 from tomoforge.storage import Artefact, Workspace, to_json, write_json_atomic
@@ -47,13 +51,15 @@ def simulate_scan(
     source = str(workspace.path(labels) / LABELS)
     scan_seed = component_seed(seed, "scan", index)
 
+    settings = optics.model_dump_json()
+    light = to_json(detected_light(settings))
+
     def build(folder: Path) -> None:
-        simulator = _simulator(source, optics.model_dump_json(), scan_seed)
+        simulator = _simulator(source, settings, light, scan_seed)
         batches = batch_slices(optics.projections, _BATCH)
         todo = [b for b in batches if not (folder / batch_name(b)).exists()]
         pieces = [
-            (source, optics.model_dump_json(), scan_seed, b.start, b.stop, str(folder / batch_name(b)))
-            for b in todo
+            (source, settings, light, scan_seed, b.start, b.stop, str(folder / batch_name(b))) for b in todo
         ]
         bar = StageProgress(f"sample {index}: batches of projections")
         compute.map(_project_piece, pieces, timeout_s=_TIMEOUT_S, progress=bar)
@@ -63,17 +69,19 @@ def simulate_scan(
             flats=simulator.flats(optics.flats),
             batches=[batch_name(b) for b in batches],
             angles=simulator.geometry.angles,
-            energy_kev=optics.energy_kev,
+            energy_kev=simulator.beam.energy_kev,
             pixel_size=simulator.geometry.pixel_size,
             propagation_distance=simulator.geometry.propagation_distance,
             title=f"forged sample {labels.key}",
         )
 
+    # What the real scan's frames say counts, not where it lies.
+    asked = optics.model_dump(exclude={"detector_like"}) | detected_light(settings)
     return produce(
         workspace,
         "scans",
         "scan",
-        parameters={"optics": optics.model_dump(), "seed": scan_seed},
+        parameters={"optics": asked, "seed": scan_seed},
         inputs={"labels": labels},
         packages=("optics",),
         build=build,
@@ -81,10 +89,41 @@ def simulate_scan(
     )
 
 
-@functools.lru_cache(maxsize=2)
-def _simulator(labels_path: str, optics_json: str, seed: int) -> ScanSimulator:
-    """The simulator of one scan; a worker loads its labels once, not once a batch."""
+@functools.lru_cache(maxsize=8)
+def detected_light(optics_json: str) -> dict[str, Any]:
+    """The detector and the photons a pixel, of the settings or calibrated from a real scan's flats and darks."""
     optics = OpticsSettings.model_validate_json(optics_json)
+    detector = Detector(psf_sigma=optics.psf_sigma_px, column_drift_sigma=optics.ring_strength)
+    photons = optics.photons
+    if optics.detector_like is not None:
+        # Only its frames are looked at: neither energy nor pixel size matters here.
+        real = read_scan(optics.detector_like, energy_kev=optics.energy_kev, pixel_size_um=1.0)
+        found = calibrate(real.flats, real.darks)
+        for warning in found.warnings:
+            say(f"{real.name}: {warning}")
+        detector = found.detector(detector)
+        photons = photons if found.photons is None else found.photons.value
+    return {"detector": asdict(detector), "photons": photons}
+
+
+def beam_of(optics: OpticsSettings) -> Beam:
+    """The incident beam that the settings ask for, without its photons; of a spectrum the energy is the mean."""
+    if optics.spectrum == "monochromatic":
+        return Beam(optics.energy_kev)
+    if optics.spectrum == "tube":
+        filters = (
+            [(find_material(optics.tube_filter), optics.tube_filter_mm)] if optics.tube_filter_mm else []
+        )
+        spectrum = tube_spectrum(optics.tube_kv, optics.tube_anode_deg, filters)
+    else:
+        spectrum = undulator_spectrum(optics.energy_kev, optics.bandwidth)
+    return Beam(spectrum.mean_energy_kev, spectrum=rebinned(spectrum, optics.energies))
+
+
+@functools.lru_cache(maxsize=2)
+def _simulator(labels_path: str, optics_json: str, light_json: str, seed: int) -> ScanSimulator:
+    """The simulator of one scan; a worker loads its labels once, not once a batch."""
+    optics, light = OpticsSettings.model_validate_json(optics_json), json.loads(light_json)
     labels, voxel_size = read_labels(labels_path)
     return ScanSimulator(
         labels=labels,
@@ -95,27 +134,30 @@ def _simulator(labels_path: str, optics_json: str, seed: int) -> ScanSimulator:
             pixel_size=voxel_size,
             propagation_distance=mm_to_m(optics.distance_mm),
         ),
-        beam=Beam(optics.energy_kev, optics.photons),
-        detector=Detector(psf_sigma=optics.psf_sigma_px, column_drift_sigma=optics.ring_strength),
+        beam=replace(beam_of(optics), photons=light["photons"]),
+        detector=Detector(**light["detector"]),
         seed=seed,
         oversampling=optics.oversampling,
         planes=optics.planes,
+        optics=optics.model,
     )
 
 
 MATERIAL_LABELS = tuple(name for name in LABEL_NAMES if name != "background")
 
 
-def _project_piece(labels_path: str, optics_json: str, seed: int, start: int, stop: int, path: str) -> None:
-    simulator = _simulator(labels_path, optics_json, seed)
+def _project_piece(
+    labels_path: str, optics_json: str, light_json: str, seed: int, start: int, stop: int, path: str
+) -> None:
+    simulator = _simulator(labels_path, optics_json, light_json, seed)
     write_frame_batch(path, simulator.projections(slice(start, stop)))
 
 
 def material_mu(optics: OpticsSettings) -> dict[str, float]:
-    """True µ [1/m] of each label's material at the energy of the scan."""
+    """True µ [1/m] of each label's material at the (mean) energy of the scan."""
+    energy_kev = beam_of(optics).energy_kev
     return {
-        name: find_material(getattr(optics, name)).refractive_index(optics.energy_kev).mu
-        for name in MATERIAL_LABELS
+        name: find_material(getattr(optics, name)).refractive_index(energy_kev).mu for name in MATERIAL_LABELS
     }
 
 

@@ -70,6 +70,28 @@ class OpticsSettings(Settings):
     ring_strength: NotNegative = Field(
         0.0005, description="Gain drift of a detector column over the scan, rms; makes rings."
     )
+    model: Literal["wave", "absorption"] = Field(
+        "wave", description="Wave optics, or absorption alone as the baseline."
+    )
+    spectrum: Literal["monochromatic", "tube", "undulator"] = Field(
+        "monochromatic", description="One energy, an X-ray tube (SpekPy), or an undulator around energy_kev."
+    )
+    tube_kv: Annotated[float, Field(ge=10, le=200)] = Field(
+        140.0, description="Peak voltage of the tube [kV]."
+    )
+    tube_anode_deg: Annotated[float, Field(ge=1, le=89)] = Field(12.0, description="Anode angle [degrees].")
+    tube_filter: str = Field("aluminium", description="Material of the tube's filter.")
+    tube_filter_mm: NotNegative = Field(2.0, description="Its thickness [mm].")
+    bandwidth: Annotated[float, Field(gt=0, le=0.2)] = Field(
+        0.01, description="Relative bandwidth of the undulator, full width at half maximum."
+    )
+    energies: Annotated[int, Field(ge=1, le=100)] = Field(
+        8, description="Energies that a spectrum is summed over."
+    )
+    detector_like: str | None = Field(
+        None,
+        description="Path of a real scan whose flats and darks say what noise, patterns and photons to forge.",
+    )
     liquor: str = Field("ammonium_sulfate_liquor", description="Material of label 1.")
     loop: str = Field("nylon", description="Material of label 2.")
     crystal: str = Field("ammonium_sulfate_crystal", description="Material of label 3.")

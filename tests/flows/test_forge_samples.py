@@ -22,11 +22,17 @@ def published_set(workspace: Path):
     return read_published(folder)
 
 
-def test_forge_samples__same_bytes_on_one_worker_and_on_two_and_a_gallery(tmp_path):
+def test_forge_samples__same_bytes_on_one_worker_and_on_two_a_gallery_and_a_scan(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     for workspace, workers in ((one, "1"), (two, "2")):
         status = finish(start_flow(workspace, "forge_samples", *SMALL, "--cluster.workers", workers))
         assert status == 0, log_of(workspace)
+    assert artefacts(one) == artefacts(two)
+    key = sorted(folder.name for folder in (one / "labels").glob("sample-*"))[0]
+    scan = ["simulate_scan", "--labels", key, "--optics.projections", "40", "--cluster.workers"]
+    for workspace, workers in ((one, "1"), (two, "2")):
+        assert finish(start_flow(workspace, *scan, workers)) == 0, log_of(workspace)
+    assert any(name.startswith("scans/") for name in artefacts(one))
     assert artefacts(one) == artefacts(two)
     shown = published_set(one)
     assert shown.summary["samples_forged"] == 3 and shown.warnings == ()
