@@ -21,14 +21,15 @@ from tomoforge.volumes import write_labels
 sys.path.insert(0, str(Path(__file__).parent))
 from running import TINY, artefacts, finish, kill_group, log_of, start_flow
 
-# What the log must show before each kill, and the range of seconds [s] that are then waited: starting or in Blender,
-# scanning, reconstructing, training, training again. What an earlier attempt finished is "already made".
+# What the log of a run must show before it is killed, and the range of seconds [s] that are then waited: starting or in
+# Blender, scanning, reconstructing, training, training again. What an earlier attempt finished is "already made".
+VOLUME_DONE = r"slabs reconstructed: \d of \d \(100|volume: already made"
 KILLS = (
     ("", 6, 14),
     (r"sample \d: |sample: already made", 0, 3),
     (r"rotation centre|volume: already made", 0, 4),
-    (r"slabs reconstructed: \d of \d \(100|volume: already made", 4, 14),
-    (r"interrupted run left|dataset: already made", 4, 12),
+    (rf"(?s)({VOLUME_DONE}).*({VOLUME_DONE})", 2, 8),
+    (r"interrupted run left|dataset: already made|epochs: ", 0, 3),
 )
 
 
