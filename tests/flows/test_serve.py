@@ -79,7 +79,7 @@ def test_refuse_unknown_keys__takes_the_file_as_it_is(written: dict[str, Any]) -
         ((), "pul", "pul is none of"),
         (("deployments", 0), "concurency_limit", "end_to_end.py:end_to_end.*concurency_limit"),
         (("deployments", 0, "work_pool"), "nam", "work_pool.nam"),
-        (("deployments", 1), "schedul", "forge_dataset.*schedul"),
+        (("deployments", 1), "schedul", "forge_samples.*schedul"),
     ],
 )
 def test_refuse_unknown_keys__names_the_misspelt_key(
