@@ -315,10 +315,13 @@ def test_serve__a_run_through_a_deployment_from_start_to_end(
         f"flows/{name}.py:{name}"
         for name in (
             "end_to_end",
+            "forge_samples",
+            "simulate_scan",
             "forge_dataset",
             "reconstruct_scan",
             "train_segmenter",
             "correct_absorption",
+            "evaluate_fidelity",
         )
     }
     for item in registered.values():
