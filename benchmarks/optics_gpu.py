@@ -23,8 +23,8 @@ import numpy as np
 
 from tomoforge import backend
 from tomoforge.geometry import ScanGeometry, uniform_angles
+from tomoforge.optics.forward import transmitted_intensity
 from tomoforge.optics.materials import find_material
-from tomoforge.optics.scan import transmitted_intensity
 from tomoforge.optics.thickness import prepare_volume, project_thickness
 from tomoforge.units import kev_to_wavelength
 

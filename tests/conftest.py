@@ -1,8 +1,12 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# As the flows' workers have it. Numba otherwise tries TBB first and warns of the old one that Debian's blender brings.
+os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

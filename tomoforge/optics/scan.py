@@ -23,7 +23,6 @@ from tomoforge.optics.forward import (
     check_cone,
     check_planes,
     spectral_intensity,
-    transmitted_intensity,
 )
 from tomoforge.optics.materials import Material, RefractiveIndex
 from tomoforge.optics.planes import automatic_planes, sample_depth
@@ -34,7 +33,7 @@ from tomoforge.scan import Scan
 from tomoforge.seeds import component_rng
 from tomoforge.units import kev_to_wavelength
 
-__all__ = ["Beam", "ScanSimulator", "optical_constants", "simulate_scan", "transmitted_intensity"]
+__all__ = ["Beam", "ScanSimulator", "optical_constants", "simulate_scan"]
 
 Response = Literal["energy", "photons"]
 

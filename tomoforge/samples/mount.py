@@ -12,21 +12,10 @@ import math
 import numpy as np
 
 from tomoforge.samples.film_mount import FilmMount, PolyimideMount, PolymerLoop
-from tomoforge.samples.mount_curves import curled, inside, ring_curve, spaced
+from tomoforge.samples.mount_curves import curled, inside, spaced
 from tomoforge.samples.wire_loop import NylonLoop, wire_ring, wire_strands
 
-__all__ = [
-    "MOUNTS",
-    "Mount",
-    "NylonLoop",
-    "PolyimideMount",
-    "PolymerLoop",
-    "curled",
-    "rim_points",
-    "ring_curve",
-    "wire_ring",
-    "wire_strands",
-]
+__all__ = ["MOUNTS", "Mount", "NylonLoop", "PolyimideMount", "PolymerLoop", "rim_points"]
 
 Mount = NylonLoop | PolymerLoop | PolyimideMount
 MOUNTS: dict[str, type[NylonLoop] | type[PolymerLoop] | type[PolyimideMount]] = {

@@ -58,10 +58,7 @@ class PlacedCrystal:
         made = vary_crystal(solid, self.variation, seed)
         turn = Rotation.from_quat(self.orientation).as_matrix()
         shift = np.array(self.centre) - turn @ solid.vertices.mean(axis=0)
-        return CrystalBody(
-            tuple(part.moved(turn, shift) for part in made.solids),
-            tuple(part.moved(turn, shift) for part in made.voids),
-        )
+        return made.moved(turn, shift)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull
+from scipy.spatial.transform import Rotation
 
+from tomoforge.samples.crystal import crystal_polyhedron
 from tomoforge.samples.mesh import TriangleMesh
 from tomoforge.samples.voxelize import field_origin
 
+VOXEL = 2e-6  # of the bodies below
 # Open3D computes in float32: bodies are given to it at about this size, so that none of its fixed
 # tolerances meets micrometres.
 _SIZE = 100.0
@@ -143,3 +146,46 @@ def _scene(meshes, points):
             o3d.core.Tensor(mesh.triangles.astype(np.uint32)),
         )
     return scene, o3d.core.Tensor(((points - middle) / scale).astype(np.float32))
+
+
+def box(low, high):
+    """The box between two corners (x, y, z) in voxels around the field's middle."""
+    cube = crystal_polyhedron((1, 1, 1, 90, 90, 90), "m-3m", {(1, 0, 0): 0.5}).mesh()
+    low, high = np.array(low, float), np.array(high, float)
+    return TriangleMesh((cube.vertices * (high - low) + (low + high) / 2) * VOXEL, cube.triangles)
+
+
+def sphere(radius, points=3000):
+    """A convex mesh of 2 × points − 4 triangles with its vertices on a sphere of ``radius`` [m]."""
+    i = np.arange(points) + 0.5
+    z, turn = 1 - 2 * i / points, np.pi * (1 + np.sqrt(5)) * i
+    ring = np.sqrt(1 - z * z)
+    return convex_mesh(radius * np.c_[ring * np.cos(turn), ring * np.sin(turn), z])
+
+
+def turned(mesh, seed, shift=(0, 0, 0)):
+    """A mesh turned at random, then shifted by voxels (x, y, z)."""
+    return mesh.moved(Rotation.random(random_state=seed).as_matrix(), np.array(shift) * VOXEL)
+
+
+def joined(*meshes):
+    """Several parts as one mesh."""
+    starts = np.cumsum([0, *(len(m.vertices) for m in meshes)])
+    return TriangleMesh(
+        np.concatenate([m.vertices for m in meshes]),
+        np.concatenate([m.triangles + n for m, n in zip(meshes, starts, strict=False)]),
+    )
+
+
+def reversed_(mesh):
+    return TriangleMesh(mesh.vertices, mesh.triangles[:, ::-1])
+
+
+def centroid(weights):
+    """Centre of mass (x, y, z) [voxels] from the middle of the field."""
+    total = weights.sum(dtype=float)
+    sums = (weights.sum(axis=axes, dtype=float) for axes in ((0, 1), (0, 2), (1, 2)))
+    return np.array([s @ (np.arange(len(s)) - (len(s) - 1) / 2) for s in sums]) / total
+
+
+OCTAHEDRON = crystal_polyhedron((1, 1, 1, 90, 90, 90), "m-3m", {(1, 1, 1): 80 * VOXEL / np.sqrt(3)}).mesh()

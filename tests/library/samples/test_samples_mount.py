@@ -20,12 +20,11 @@ from tomoforge.samples.mount import (
     PolyimideMount,
     PolymerLoop,
     rim_points,
-    wire_ring,
-    wire_strands,
 )
 from tomoforge.samples.mount_drawing import draw_mount, draw_mount_kind
 from tomoforge.samples.mount_mesh import loop_meshes, mount_meshes, pin_meshes
 from tomoforge.samples.sweep import tube
+from tomoforge.samples.wire_loop import wire_ring, wire_strands
 
 KINDS = tuple(MOUNTS)
 SEEDS = range(100)
