@@ -2,6 +2,8 @@
 
 EXTRAS ?= train,dev
 ARGS ?=
+# Test processes; the tests of one file stay together, since many share what the first of them made.
+TEST_WORKERS ?= 2
 export SYSTEM_PACKAGES ?= check
 
 # Nothing is reported to anyone: control rooms have closed networks.
@@ -35,7 +37,7 @@ demo: $(READY) ## Run the main job, small: SCAN=file ENERGY_KEV=12.4 PIXEL_SIZE_
 
 test: $(READY) ## Run the tests (ARGS="-k fresnel")
 	@deployments/setup.sh tests
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## Check style, formatting, types and the import rules
 	$(PYTHON) -m ruff check .

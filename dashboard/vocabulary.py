@@ -78,8 +78,16 @@ KINDS: Mapping[str, Kind] = {
             "reconstruction",
             "reconstructions",
             "stages/volumes.py",
-            headline=("centre_px", "*spread*", "voxel_size_um", "mu_*"),
-            pictures=("slices",),
+            headline=("centre_px", "*spread*", "voxel_size_um", "mu_*", "contrast"),
+            pictures=("axial", "coronal", "sagittal", "centres", "sinogram"),
+        ),
+        Kind(
+            "previews",
+            "preview",
+            "previews",
+            "stages/volumes.py",
+            headline=("centre_px", "*spread*", "centre_agreed", "contrast"),
+            pictures=("axial*", "centres", "sinogram"),
         ),
         Kind(
             "segmentations",
@@ -112,6 +120,14 @@ KINDS: Mapping[str, Kind] = {
             ),
             pictures=("histogram",),
             tables=("comparison", "factors"),
+        ),
+        Kind(
+            "ingests",
+            "inbox report",
+            "inbox reports",
+            "stages/samples.py",
+            headline=("entries", "imported", "quarantined", "failed", "deferred", "duplicate"),
+            tables=("entries", "companions"),
         ),
         Kind(
             "fidelity",
@@ -160,6 +176,13 @@ _WORDS |= {"fbp": "FBP", "snr": "SNR", "id": "ID", "psf": "PSF", "roi": "ROI", "
 _WORDS |= {"fractions": "fraction", "percentiles": "percentile"}
 _LABELS = {
     "centre_px": "Rotation centre",
+    "centre_opposite_px": "Centre by opposite projections",
+    "contrast": "µ rests on",
+    "mu_noise_per_m": "Noise of µ",
+    "mu_rings_per_m": "Rings in µ",
+    "edge_residual": "Signal at the detector's sides",
+    "angular_completeness": "Share of the half circle measured",
+    "angular_sampling": "Projections over those the width asks for",
     "mu_true_per_m": "µ put in",
     "mu_reconstructed_per_m": "µ reconstructed",
     "published_at": "Published",

@@ -12,7 +12,12 @@ NAMES = (
     "simulate_scan",
     "forge_dataset",
     "reconstruct_scan",
+    "ingest_beamline",
+    "prune_inbox",
     "train_segmenter",
+    "segment_scan",
+    "promote",
+    "rollback",
     "correct_absorption",
     "evaluate_fidelity",
 )

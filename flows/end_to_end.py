@@ -110,9 +110,10 @@ def held_out(
 ) -> FlowReport:
     """Segment the sample that was not trained on, and correct by its true and by its predicted labels."""
     labels, scan, volume = forged.labels[-1], forged.scans[-1], forged.volumes[-1]
-    name, mu, energy = "held-out sample", material_mu(optics), optics.energy_kev
+    last = len(forged.labels) - 1
+    name, mu, energy = "held-out sample", material_mu(optics, seed, last), optics.energy_kev
     tracing = {"mu": mu, "energy_kev": energy, "rotation": rotation, "seed": seed}
-    contact = contact_volume(compute, workspace, labels, len(forged.labels) - 1, optics, reconstruction, seed)
+    contact = contact_volume(compute, workspace, labels, last, optics, reconstruction, seed)
     tracing_truth = correct.submit(compute, workspace, labels, **tracing, name="true labels")
     predicted = segment(compute, workspace, model, volume, name=name)
     factors = None
@@ -130,7 +131,7 @@ def held_out(
         published["absorption"] = publish_absorption(
             workspace, factors, truth_factors, name=name, sources={"segmentation": published["segmentation"]}
         )
-    summary = publish_forged_run(workspace, run, optics=optics, published=published)
+    summary = publish_forged_run(workspace, run, optics=optics, mu=mu, published=published)
     return FlowReport(summary.lines, published | {"run": summary.identifier}, run.keys())
 
 

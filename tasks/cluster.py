@@ -7,7 +7,7 @@ a hundredth of it (docs/decisions/0001-threads-and-futures.md).
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dask
@@ -96,7 +96,8 @@ def open_compute(settings: ClusterSettings) -> Iterator[Compute]:
     Raises MissingComponentError if dask_cuda or a GPU is asked for and absent, StageError if no scheduler
     answers, ConfigError if its address cannot be used.
     """
-    environment = {**dask.config.get("distributed.nanny.pre-spawn-environ", {}), **_ONE_THREAD}
+    usual = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    environment = {name: str(value) for name, value in usual.items()} | _ONE_THREAD
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
         contextlib.ExitStack() as stack,
@@ -111,9 +112,32 @@ def open_compute(settings: ClusterSettings) -> Iterator[Compute]:
             except (TypeError, ValueError) as error:  # no port, unknown scheme, TLS without certificates
                 raise ConfigError(f"cluster.address {settings.address!r} cannot be used: {error}") from error
         else:
-            cluster = stack.enter_context(_cuda(settings) if settings.kind == "cuda" else _local(settings))
+            # Given back at once: numba in this process would take the workers' one thread for its own.
+            with _environment(environment):
+                cluster = stack.enter_context(
+                    _cuda(settings) if settings.kind == "cuda" else _local(settings)
+                )
             client = stack.enter_context(Client(cluster, set_as_default=False))
         yield Compute(client)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set ``variables`` in this process for the length of the block.
+
+    Of what a nanny is to give to its worker it takes this process's own value where there is one, sets all of it here
+    as well, and leaves it so.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _local(settings: ClusterSettings) -> LocalCluster:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,19 @@ from prefect.runtime import flow_run
 
 from tasks.absorption import FACTORS
 from tasks.artefacts import OPTIONS
+from tasks.predictions import mean_uncertainty, said_of
+from tasks.quick_looks import CENTRE, LOOK, SINOGRAM, TRIED, open_scan
 from tasks.samples import LABELS, RECORD, TILE
 from tasks.scans import REPORT, SCAN
-from tasks.segmenter import MODEL
-from tasks.volumes import CENTRE, VOLUME
+from tasks.segmenter import MODEL, model_folders
+from tasks.volume_report import (
+    axis_summary,
+    axis_warnings,
+    contrast_of,
+    contrast_warnings,
+    quality_warnings,
+)
+from tasks.volumes import QUALITY, VOLUME
 from tomoforge.absorption.compare import FactorComparison, compare_factors
 from tomoforge.absorption.pictures import factor_histograms
 from tomoforge.beamline import read_scan
@@ -26,12 +36,13 @@ from tomoforge.pictures import (
     training_picture,
 )
 from tomoforge.reconstruction import line_integrals, normalise, sinogram_picture, slice_pictures
+from tomoforge.reconstruction.stored import stored_voxel_size
 from tomoforge.results import Picture, Table, publish
 from tomoforge.segmentation.domain import domain_warnings
-from tomoforge.segmentation.metrics import segmentation_metrics
+from tomoforge.segmentation.metrics import class_metrics
 from tomoforge.storage import Artefact, Workspace, to_json
 from tomoforge.units import m_to_um, rad_to_deg
-from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
+from tomoforge.volumes import LABEL_NAMES, open_level, read_labels, read_volume
 
 OUTSIDE = "outside the training domain"
 
@@ -128,7 +139,7 @@ def publish_scan(
 ) -> str:
     """A scan: one projection, one sinogram, and what validation had to say."""
     folder = workspace.path(scan)
-    record = read_scan(folder / SCAN)
+    record = open_scan(folder / SCAN)
     middle = record.projections.shape[0] // 2
     row = record.projections.shape[1] // 2
     transmission = normalise(record.projections[middle : middle + 1], record.flats, record.darks)[0]
@@ -169,44 +180,102 @@ def publish_scan(
     )
 
 
+@task(name="publish-preview", **OPTIONS)
+def publish_preview(workspace: Workspace, look: Artefact, *, name: str, sources: Mapping[str, str]) -> str:
+    """A few slices of a scan before the whole is reconstructed, and the axis they were made about."""
+    folder = workspace.path(look)
+    about = json.loads((folder / LOOK).read_text())
+    centre = json.loads((folder / CENTRE).read_text())
+    recorded = _recorded(workspace, look)
+    pictures = {
+        f"axial_{row}": Picture(
+            (folder / f"axial_{row}.png").read_bytes(), f"Slice of detector row {row}, µ."
+        )
+        for row in about["rows"]
+    }
+    approximate = []
+    if recorded["parameters"]["delta_beta"] is not None or centre["tilt_rad"]:
+        approximate.append("steps that need whole frames are only approximate in a preview")
+    return publish_version(
+        workspace,
+        "previews",
+        look.key,
+        provenance=recorded,
+        title=f"Preview of {name}",
+        summary={
+            **axis_summary(centre),
+            **contrast_of(recorded["parameters"], centre),
+            "wild_pixels": centre["wild_pixels"],
+        },
+        pictures={**pictures, **_axis_pictures(folder)},
+        warnings=[
+            *axis_warnings(centre),
+            *contrast_warnings(recorded["parameters"], centre),
+            *approximate,
+        ],
+        sources=sources,
+    )
+
+
 @task(name="publish-volume", **OPTIONS)
 def publish_volume(workspace: Workspace, volume: Artefact, *, name: str, sources: Mapping[str, str]) -> str:
-    """A reconstruction: three slices, the rotation centre, and the range of µ."""
+    """A reconstruction: three slices, the rotation centre, the range of µ, and how far to trust it."""
     folder = workspace.path(volume)
-    values, voxel_size = read_volume(folder / VOLUME)
+    array, voxel_size = open_level(folder / VOLUME), stored_voxel_size(folder / VOLUME)
     centre = json.loads((folder / CENTRE).read_text())
-    clipped = sum(json.loads(p.read_text())["clipped_pixels"] for p in (folder / "slabs").glob("*.json"))
-    warnings = []
-    if not centre["agreed"]:
-        warnings.append(
-            f"the rotation centre is uncertain: estimates spread over {centre['spread_px']:.2f} px around "
-            f"{centre['centre_px']:.2f} px"
-        )
-    low, median, high = (float(v) for v in np.percentile(values, [1, 50, 99]))
+    quality = json.loads((folder / QUALITY).read_text())
+    recorded = _recorded(workspace, volume)
+    low, median, high = quality.pop("percentiles_per_m")
     pictures = {
         plane: Picture(png, f"Middle {plane} slice, attenuation coefficient µ.")
-        for plane, png in slice_pictures(values, voxel_size, name).items()
+        for plane, png in slice_pictures(array, voxel_size, name).items()
     }
     return publish_version(
         workspace,
         "volumes",
         volume.key,
-        provenance=_recorded(workspace, volume),
+        provenance=recorded,
         title=f"Reconstruction of {name}",
         summary={
-            "centre_px": centre["centre_px"],
-            "centre_spread_px": centre["spread_px"],
-            "centre_agreed": centre["agreed"],
+            **axis_summary(centre),
             "voxel_size_um": round(m_to_um(voxel_size), 6),
             "mu_1_percent_per_m": low,
             "mu_median_per_m": median,
             "mu_99_percent_per_m": high,
-            "clipped_pixels": clipped,
+            **contrast_of(recorded["parameters"], centre),
+            "mu_noise_per_m": quality["noise"],
+            "mu_rings_per_m": quality["ring_strength"],
+            "edge_residual": quality["edge_residual"],
+            "centre_confidence": quality["centre_confidence"],
+            "angular_completeness": quality["angular_completeness"],
+            "angular_sampling": quality["angular_sampling"],
+            "clipped_pixels": quality["clipped_pixels"],
+            "zingers": quality["zingers"],
+            "repaired_pixels": quality["repaired_pixels"],
         },
-        pictures=pictures,
-        warnings=warnings,
+        pictures={**pictures, **_axis_pictures(folder)},
+        warnings=[
+            *axis_warnings(centre),
+            *contrast_warnings(recorded["parameters"], centre),
+            *quality_warnings(quality, recorded["parameters"], centre["pixels"]),
+        ],
         sources=sources,
     )
+
+
+def _axis_pictures(folder: Path) -> dict[str, Picture]:
+    """The sinogram, and the slices about several centres where they were made."""
+    found = {
+        "sinogram": Picture(
+            (folder / SINOGRAM).read_bytes(), "Sinogram of a middle row as it went into the back-projection."
+        )
+    }
+    if (folder / TRIED).exists():
+        found["centres"] = Picture(
+            (folder / TRIED).read_bytes(),
+            "One slice about several rotation centres; the right one has no arcs.",
+        )
+    return found
 
 
 @task(name="publish-model", **OPTIONS)
@@ -234,22 +303,8 @@ def publish_model(workspace: Workspace, model: Artefact) -> str:
 
 
 def metrics_table(truth: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
-    """The five metrics of every class, a row each."""
-    measured = segmentation_metrics(truth, predicted, LABEL_NAMES)
-    return pd.DataFrame(
-        [
-            {
-                "class": name,
-                "recall": m.recall,
-                "iou": m.iou,
-                "f1": m.f1,
-                "f2": m.f2,
-                "precision": m.precision,
-            }
-            for name, m in measured.items()
-            if name != "background"
-        ]
-    )
+    """The five metrics of every class but the background, a row each."""
+    return class_metrics(truth, predicted, LABEL_NAMES).drop(index="background").reset_index()
 
 
 def training_domain_warnings(
@@ -257,7 +312,8 @@ def training_domain_warnings(
 ) -> list[str]:
     """Why a volume is unlike those that the model was trained on; empty if it is alike."""
     values, voxel_size = read_volume(workspace.path(volume) / VOLUME)
-    reasons = domain_warnings(workspace.path(model) / MODEL, values, voxel_size, energy_kev=energy_kev)
+    folder = model_folders(workspace, model)[0]  # folds have seen alike volumes
+    reasons = domain_warnings(folder, values, voxel_size, energy_kev=energy_kev)
     return [f"{OUTSIDE}: {reason}" for reason in reasons]
 
 
@@ -274,11 +330,11 @@ def publish_segmentation(
     scan: Artefact | None = None,
     energy_kev: float | None = None,
 ) -> str:
-    """Predicted labels over the volume, and the metrics where the truth is known.
+    """Predicted labels over the volume, what is implausible of them, and the metrics where the truth is known.
 
     The energy, to be compared with the training's, is given or read from the scan.
     """
-    if scan is not None:
+    if scan is not None and energy_kev is None:
         energy_kev = read_scan(workspace.path(scan) / SCAN).energy_kev
     values, voxel_size = read_volume(workspace.path(volume) / VOLUME)
     predicted, _ = read_labels(workspace.path(segmentation) / LABELS)
@@ -294,6 +350,9 @@ def publish_segmentation(
     for label, value in LABEL_NAMES.items():
         if value:
             summary[f"voxels_{label}"] = int(np.count_nonzero(predicted == value))
+    unsure = mean_uncertainty(workspace, segmentation)
+    if unsure is not None:
+        summary["uncertainty_crystal"] = round(unsure, 4)
     title = f"Segmentation of {name}" + (f" ({OUTSIDE})" if warnings else "")
     return publish_version(
         workspace,
@@ -309,7 +368,7 @@ def publish_segmentation(
             )
         },
         tables=tables,
-        warnings=warnings,
+        warnings=[*warnings, *said_of(workspace, segmentation)],
         sources=sources,
     )
 

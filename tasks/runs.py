@@ -22,7 +22,7 @@ from tasks.publishing import (
     training_domain_warnings,
 )
 from tasks.samples import LABELS
-from tasks.scans import SCAN, material_mu
+from tasks.scans import SCAN
 from tasks.volumes import CENTRE, VOLUME
 from tomoforge.beamline import read_scan
 from tomoforge.config import OpticsSettings
@@ -85,14 +85,19 @@ class RunSummary:
 
 @task(name="publish-run", **OPTIONS)
 def publish_forged_run(
-    workspace: Workspace, run: ForgedRun, *, optics: OpticsSettings, published: Mapping[str, str]
+    workspace: Workspace,
+    run: ForgedRun,
+    *,
+    optics: OpticsSettings,
+    mu: Mapping[str, float],
+    published: Mapping[str, str],
 ) -> RunSummary:
-    """Publish the headline figures of a forged run; ``published`` are the identifiers of its parts."""
+    """Publish the headline figures of a forged run; ``mu`` [1/m] is the true one, ``published`` its parts."""
     volume, voxel_size = read_volume(workspace.path(run.volume) / VOLUME)
     contact, _ = read_volume(workspace.path(run.contact) / VOLUME)
     truth, _ = read_labels(workspace.path(run.labels) / LABELS)
     predicted, _ = read_labels(workspace.path(run.segmentation) / LABELS)
-    materials = _materials_table(volume, contact, truth, voxel_size, optics)
+    materials = _materials_table(volume, contact, truth, voxel_size, optics, mu)
     metrics = metrics_table(truth, predicted)
     compared = comparison_of(workspace, run.truth_factors, run.factors) if run.factors else None
     projections = optics.projections * run.samples
@@ -196,7 +201,12 @@ def publish_real_run(workspace: Workspace, run: RealRun, *, published: Mapping[s
 
 
 def _materials_table(
-    volume: np.ndarray, contact: np.ndarray, truth: np.ndarray, voxel_size: float, optics: OpticsSettings
+    volume: np.ndarray,
+    contact: np.ndarray,
+    truth: np.ndarray,
+    voxel_size: float,
+    optics: OpticsSettings,
+    true_mu: Mapping[str, float],
 ) -> pd.DataFrame:
     """µ of each material inside its true labels, as reconstructed, against the true value.
 
@@ -205,7 +215,7 @@ def _materials_table(
     """
     fringe = math.sqrt(kev_to_wavelength(optics.energy_kev) * mm_to_m(optics.distance_mm))
     rows = []
-    for name, mu in material_mu(optics).items():
+    for name, mu in true_mu.items():
         label = LABEL_NAMES[name]
         measured = interior_mu(volume, truth, voxel_size, label, fringe)
         without_phase = interior_mu(contact, truth, voxel_size, label, fringe).median

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from tasks.cluster import Compute
 from tasks.progress import StageProgress, say
 from tasks.samples import LABELS
 from tomoforge.beamline import read_scan
-from tomoforge.beamline.validation import ScanReport, validate_scan
+from tomoforge.beamline.examine import examine_scan
+from tomoforge.beamline.findings import ScanReport
 from tomoforge.config import OpticsSettings
 from tomoforge.errors import ScanError
 from tomoforge.geometry import ScanGeometry, uniform_angles
 from tomoforge.optics.calibration import calibrate
 from tomoforge.optics.detector import Detector
-from tomoforge.optics.materials import find_material
+from tomoforge.optics.material_priors import build_materials, draw_material_record
+from tomoforge.optics.materials import Material, find_material
 from tomoforge.optics.scan import Beam, ScanSimulator
 from tomoforge.optics.spectrum import rebinned, tube_spectrum, undulator_spectrum
 from tomoforge.scan import Scan, batch_name, batch_slices, write_frame_batch, write_nxtomo
@@ -32,6 +35,7 @@ from tomoforge.volumes import LABEL_NAMES, read_labels
 
 SCAN = "scan.nxs"
 REPORT = "validation.json"
+MATERIALS = "materials.json"
 _BATCH = 30  # angles a future
 _COPY_BATCH = 64  # frames copied at once from a real scan
 _TIMEOUT_S = 3600.0
@@ -50,16 +54,18 @@ def simulate_scan(
     """Scan of a forged sample, batches of angles on the workers: kind ``scans``."""
     source = str(workspace.path(labels) / LABELS)
     scan_seed = component_seed(seed, "scan", index)
-
+    materials = to_json(material_record(optics, seed, index))
     settings = optics.model_dump_json()
     light = to_json(detected_light(settings))
 
     def build(folder: Path) -> None:
-        simulator = _simulator(source, settings, light, scan_seed)
+        simulator = _simulator(source, settings, light, materials, scan_seed)
+        (folder / MATERIALS).write_text(materials)
         batches = batch_slices(optics.projections, _BATCH)
         todo = [b for b in batches if not (folder / batch_name(b)).exists()]
         pieces = [
-            (source, settings, light, scan_seed, b.start, b.stop, str(folder / batch_name(b))) for b in todo
+            (source, settings, light, materials, scan_seed, b.start, b.stop, str(folder / batch_name(b)))
+            for b in todo
         ]
         bar = StageProgress(f"sample {index}: batches of projections")
         compute.map(_project_piece, pieces, timeout_s=_TIMEOUT_S, progress=bar)
@@ -81,7 +87,7 @@ def simulate_scan(
         workspace,
         "scans",
         "scan",
-        parameters={"optics": asked, "seed": scan_seed},
+        parameters={"optics": asked, "materials": materials, "seed": scan_seed},
         inputs={"labels": labels},
         packages=("optics",),
         build=build,
@@ -121,14 +127,19 @@ def beam_of(optics: OpticsSettings) -> Beam:
 
 
 @functools.lru_cache(maxsize=2)
-def _simulator(labels_path: str, optics_json: str, light_json: str, seed: int) -> ScanSimulator:
+def _simulator(
+    labels_path: str, optics_json: str, light_json: str, materials_json: str, seed: int
+) -> ScanSimulator:
     """The simulator of one scan; a worker loads its labels once, not once a batch."""
     optics, light = OpticsSettings.model_validate_json(optics_json), json.loads(light_json)
     labels, voxel_size = read_labels(labels_path)
     return ScanSimulator(
         labels=labels,
         voxel_size=voxel_size,
-        materials={LABEL_NAMES[name]: find_material(getattr(optics, name)) for name in MATERIAL_LABELS},
+        materials={
+            LABEL_NAMES[name]: material
+            for name, material in _materials_of(json.loads(materials_json)).items()
+        },
         geometry=ScanGeometry(
             angles=uniform_angles(optics.projections, deg_to_rad(optics.arc_deg)),
             pixel_size=voxel_size,
@@ -146,39 +157,97 @@ def _simulator(labels_path: str, optics_json: str, light_json: str, seed: int) -
 MATERIAL_LABELS = tuple(name for name in LABEL_NAMES if name != "background")
 
 
+def material_record(optics: OpticsSettings, seed: int, index: int) -> dict[str, Any]:
+    """What sample ``index`` is made of: the names in the settings, or what is drawn for this sample alone."""
+    if optics.materials == "named":
+        return {name: getattr(optics, name) for name in MATERIAL_LABELS}
+    return draw_material_record(component_seed(seed, "materials", index))
+
+
+def _materials_of(record: dict[str, Any]) -> dict[str, Material]:
+    if "family" in record:
+        return build_materials(record)
+    return {name: find_material(material) for name, material in record.items()}
+
+
 def _project_piece(
-    labels_path: str, optics_json: str, light_json: str, seed: int, start: int, stop: int, path: str
+    labels_path: str,
+    optics_json: str,
+    light_json: str,
+    materials_json: str,
+    seed: int,
+    start: int,
+    stop: int,
+    path: str,
 ) -> None:
-    simulator = _simulator(labels_path, optics_json, light_json, seed)
+    simulator = _simulator(labels_path, optics_json, light_json, materials_json, seed)
     write_frame_batch(path, simulator.projections(slice(start, stop)))
 
 
-def material_mu(optics: OpticsSettings) -> dict[str, float]:
-    """True µ [1/m] of each label's material at the (mean) energy of the scan."""
+def material_mu(optics: OpticsSettings, seed: int = 0, index: int = 0) -> dict[str, float]:
+    """True µ [1/m] of each label's material at the (mean) energy of the scan of sample ``index``."""
     energy_kev = beam_of(optics).energy_kev
-    return {
-        name: find_material(getattr(optics, name)).refractive_index(energy_kev).mu for name in MATERIAL_LABELS
-    }
+    materials = _materials_of(material_record(optics, seed, index))
+    return {name: material.refractive_index(energy_kev).mu for name, material in materials.items()}
 
 
-def check_real_scan(path: str, energy_kev: float | None, pixel_size_um: float | None) -> ScanReport:
+def check_real_scan(
+    path: str,
+    energy_kev: float | None,
+    pixel_size_um: float | None,
+    *,
+    allow_missing: Collection[str] = (),
+    root: str | None = None,
+    angle_rows: tuple[int, int] | None = None,
+    flats: str | Sequence[str] | None = None,
+    darks: str | Sequence[str] | None = None,
+) -> tuple[Scan, ScanReport]:
     """Open and validate a real scan before any work is done on it. Raises ScanError when it is refused."""
-    report = validate_scan(read_scan(path, energy_kev=energy_kev, pixel_size_um=pixel_size_um))
-    if report.refusals:
+    scan, report = examine_scan(
+        path,
+        energy_kev=energy_kev,
+        pixel_size_um=pixel_size_um,
+        allow_missing=allow_missing,
+        root=root,
+        angle_rows=angle_rows,
+        flats=flats,
+        darks=darks,
+    )
+    if scan is None or report.refusals:
         raise ScanError(f"{path} is refused:\n" + "\n".join(f"  {entry}" for entry in report.refusals))
-    return report
+    return scan, report
 
 
 @task(name="import-scan", **OPTIONS)
 def import_scan(
-    workspace: Workspace, path: str, *, energy_kev: float | None, pixel_size_um: float | None
+    workspace: Workspace,
+    path: str,
+    *,
+    energy_kev: float | None,
+    pixel_size_um: float | None,
+    allow_missing: Collection[str] = (),
+    root: str | None = None,
+    angle_rows: tuple[int, int] | None = None,
+    flats: str | Sequence[str] | None = None,
+    darks: str | Sequence[str] | None = None,
 ) -> Artefact:
-    """A verified copy of a real scan, found again by its content whatever its name: kind ``scans``."""
-    report = check_real_scan(path, energy_kev, pixel_size_um)
-    scan = read_scan(path, energy_kev=energy_kev, pixel_size_um=pixel_size_um)
+    """A verified copy of a real scan, found again by its content whatever its name: kind ``scans``.
+
+    The arguments are those of ``tomoforge.beamline.read_scan``. Raises ScanError when the scan is refused.
+    """
+    scan, report = check_real_scan(
+        path,
+        energy_kev,
+        pixel_size_um,
+        allow_missing=allow_missing,
+        root=root,
+        angle_rows=angle_rows,
+        flats=flats,
+        darks=darks,
+    )
     for entry in report.warnings:
         say(f"{scan.name}: {entry}")
-    digest = _content_digest(scan)
+    digest = content_digest(scan)
 
     def build(folder: Path) -> None:
         batches = batch_slices(scan.projections.shape[0], _COPY_BATCH)
@@ -189,25 +258,30 @@ def import_scan(
             bar(n + 1, len(batches))
         write_nxtomo(
             folder / SCAN,
-            darks=scan.darks,
-            flats=scan.flats,
+            darks=scan.darks.astype(_common_dtype(scan)),
+            flats=scan.flats.astype(_common_dtype(scan)),
             batches=[batch_name(b) for b in batches],
             angles=scan.angles,
             energy_kev=scan.energy_kev,
             pixel_size=scan.pixel_size,
-            propagation_distance=scan.propagation_distance or 0.0,
+            propagation_distance=scan.propagation_distance,
             title=scan.name,
         )
-        copy = read_scan(folder / SCAN)
-        if _content_digest(copy) != digest:
+        copy = read_scan(folder / SCAN, allow_missing=allow_missing)
+        if content_digest(copy) != digest:
             raise ScanError(f"the copy of {path} differs from it; did it change while being read? Try again.")
-        write_json_atomic(folder / REPORT, {"warnings": [str(entry) for entry in report.warnings]})
+        checks = {**report.record(), "warnings": [str(entry) for entry in report.warnings]}
+        write_json_atomic(folder / REPORT, checks)
 
     return produce(
         workspace,
         "scans",
         "real-scan",
-        parameters={"energy_kev": scan.energy_kev, "pixel_size_um": m_to_um(scan.pixel_size)},
+        parameters={
+            "energy_kev": scan.energy_kev,
+            "pixel_size_um": m_to_um(scan.pixel_size),
+            "distance_m": scan.propagation_distance,
+        },
         inputs={"content": digest},
         packages=("beamline",),
         build=build,
@@ -215,17 +289,28 @@ def import_scan(
     )
 
 
-def _content_digest(scan: Scan) -> str:
-    """SHA-256 over the counts and what they mean, whatever file they lie in."""
+def _common_dtype(scan: Scan) -> np.dtype:
+    """The one type that holds projections, flats and darks exactly; an averaged flat may be no whole number."""
+    counts = np.dtype(scan.projections.dtype).newbyteorder("=")
+    # The same flat is stored as whole counts in one format and as floats in another.
+    with np.errstate(invalid="ignore"):  # of values that are not finite, which stay floats
+        if all(np.array_equal(frames, frames.astype(counts)) for frames in (scan.flats, scan.darks)):
+            return counts
+    return np.result_type(counts, scan.flats.dtype, scan.darks.dtype).newbyteorder("=")
+
+
+def content_digest(scan: Scan) -> str:
+    """SHA-256 over the counts and what they mean, whatever file, format or byte order they lie in."""
     digest = hashlib.sha256()
+    dtype = _common_dtype(scan)
     meaning: dict[str, Any] = {
         "shape": list(scan.projections.shape),
-        "dtype": str(scan.projections.dtype),
+        "dtype": str(dtype),
         "angles": np.round(np.degrees(scan.angles), 9).tolist(),
     }
     digest.update(to_json(meaning).encode())
     for batch in batch_slices(scan.projections.shape[0], _COPY_BATCH):
-        digest.update(np.ascontiguousarray(scan.projections[batch]).tobytes())
-    digest.update(np.ascontiguousarray(scan.flats).tobytes())
-    digest.update(np.ascontiguousarray(scan.darks).tobytes())
+        digest.update(np.ascontiguousarray(scan.projections[batch], dtype).tobytes())
+    digest.update(np.ascontiguousarray(scan.flats, dtype).tobytes())
+    digest.update(np.ascontiguousarray(scan.darks, dtype).tobytes())
     return digest.hexdigest()

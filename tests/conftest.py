@@ -7,6 +7,8 @@ import pytest
 
 # As the flows' workers have it. Numba otherwise tries TBB first and warns of the old one that Debian's blender brings.
 os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
+# Now, so that it counts the threads before a test's cluster tells its workers to use one.
+import numba  # noqa: F401
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

@@ -92,39 +92,131 @@ class OpticsSettings(Settings):
         None,
         description="Path of a real scan whose flats and darks say what noise, patterns and photons to forge.",
     )
+    materials: Literal["named", "drawn"] = Field(
+        "named",
+        description="The three materials below, or liquor, mount and crystal drawn anew for every sample.",
+    )
     liquor: str = Field("ammonium_sulfate_liquor", description="Material of label 1.")
     loop: str = Field("nylon", description="Material of label 2.")
     crystal: str = Field("ammonium_sulfate_crystal", description="Material of label 3.")
 
 
 class ReconstructionSettings(Settings):
-    """How a scan becomes a volume."""
+    """How a scan becomes a volume. What is not said changes nothing: the defaults keep µ as it was measured."""
 
     filter: Literal["ramp", "shepp-logan", "hann", "parzen"] = Field(
         "ramp", description="Filter of the back-projection."
     )
-    rotation_centre: float | None = Field(
+    rotation_centre: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None, description="Detector column of the axis [pixels]; searched for if not given."
     )
+    centre_from: NotNegative | None = Field(
+        None,
+        description="Lowest column that is searched for the axis [pixels]; by the kind of turn if not given.",
+    )
+    centre_to: NotNegative | None = Field(None, description="Highest column that is searched [pixels].")
+    centre_figure: Literal["auto", "always", "never"] = Field(
+        "auto", description="A row of slices at several centres to choose from; auto where the rows disagree."
+    )
+    method: Literal["fbp", "sirt", "cgls", "astra-fbp", "gridrec"] = Field(
+        "fbp",
+        description="Filtered back-projection; SIRT or CGLS for few angles or missing wedges; ASTRA's FBP; gridrec.",
+    )
+    iterations: Annotated[int, Field(ge=1, le=10000)] = Field(100, description="Of SIRT or CGLS.")
+    zingers: bool = Field(
+        False, description="Repair flashes of single frames, and pixels that flicker or are stuck."
+    )
+    stripes: Literal["none", "sorting", "filtering", "fitting", "large", "all"] = Field(
+        "none",
+        description="Removal of stripes in sinograms, which are rings in slices; it is not quantitative.",
+    )
+    delta_beta: Positive | None = Field(
+        None,
+        description="δ/β of the one material that Paganin's filter assumes; without it phase fringes stay.",
+    )
+    distance_mm: NotNegative | None = Field(
+        None, description="Sample to detector [mm] for Paganin's filter; the scan's if not given."
+    )
+    half_acquisition: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="Whether a full turn with the axis near one side is stitched to twice the width; auto looks.",
+    )
+    air_px: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Columns at each side that show air at every angle, to be scaled to 1 [pixels]; 0 scales nothing.",
+    )
+    tilt_deg: Literal["auto"] | Annotated[float, Field(ge=-5, le=5, allow_inf_nan=False)] = Field(
+        0.0,
+        description="Lean of the axis in the detector's plane [degrees]; auto measures it on opposite projections.",
+    )
+    floor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1e-4, description="Least transmission that is believed; lower ones are raised to it and counted."
+    )
+    slab_rows: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="Detector rows a worker holds at a time; as many as memory_gib allows if not given."
+    )
+    memory_gib: Annotated[float, Field(ge=0.5, allow_inf_nan=False)] = Field(
+        4.0, description="Memory that a worker may use for its slab [GiB]."
+    )
+    export: Literal["none", "tiff", "nrrd"] = Field(
+        "none", description="The volume once more, as a stack of TIFF slices or as one NRRD file."
+    )
+    preview: bool = Field(True, description="Publish three slices of a real scan before the whole volume.")
+
+    @model_validator(mode="after")
+    def _bounds_are_a_pair(self) -> "ReconstructionSettings":
+        if (self.centre_from is None) != (self.centre_to is None):
+            raise ValueError("centre_from and centre_to bound a search together: give both, or neither")
+        if self.centre_from is not None and self.centre_to is not None and self.centre_from >= self.centre_to:
+            raise ValueError(
+                f"centre_from must be below centre_to, got {self.centre_from:g} and {self.centre_to:g}"
+            )
+        return self
 
 
 class TrainingSchedule(Settings):
-    """How long and how large the segmenter is trained (2D nnU-Net)."""
+    """How long and how large the segmenter is trained (nnU-Net); what is not given is the preset's."""
 
-    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(
-        12, description="Epochs; an interrupted training goes on at the last."
+    preset: Literal["quick", "crystalseg", "nightly"] = Field(
+        "quick",
+        description="Minutes on two cores; the published recipe; or a night's continuation of a trained model.",
     )
-    iterations: Annotated[int, Field(ge=1, le=10000)] = Field(25, description="Batches an epoch.")
-    batch_size: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Slices a batch.")
-    patch: Annotated[int, Field(ge=32, le=1024)] = Field(
-        128, description="Width of a training patch [voxels]."
+    configuration: Literal["2d", "3d_lowres", "3d_fullres"] | None = Field(
+        None, description="Slices, blocks of the coarsened volume, or blocks; the preset's if not given."
     )
-    features: Annotated[int, Field(ge=4, le=64)] = Field(8, description="Channels of the first stage.")
-    stages: Annotated[int, Field(ge=2, le=8)] = Field(5, description="Resolutions of the network.")
-    learning_rate: Positive = Field(4e-3, description="Initial learning rate (AdamW).")
+    epochs: Annotated[int, Field(ge=1, le=10000)] | None = Field(
+        None, description="Epochs; an interrupted training goes on at the last."
+    )
+    iterations: Annotated[int, Field(ge=1, le=10000)] | None = Field(None, description="Batches an epoch.")
+    batch_size: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        None, description="Slices or blocks a batch."
+    )
+    patch: Annotated[int, Field(ge=32, le=1024)] | None = Field(
+        None, description="Width of a training patch [voxels]."
+    )
+    features: Annotated[int, Field(ge=4, le=64)] | None = Field(
+        None, description="Channels of the first stage."
+    )
+    stages: Annotated[int, Field(ge=2, le=8)] | None = Field(None, description="Resolutions of the network.")
+    learning_rate: Positive | None = Field(None, description="Initial learning rate.")
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="Processor, or the first GPU that a worker sees."
+    )
+    deterministic: bool = Field(True, description="The same bytes from the same training; slower on a GPU.")
+    loaders: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, description="Processes that cut and augment batches; only 0 is deterministic."
+    )
     threads: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="Threads of the training; another number gives slightly other weights."
     )
+
+    @model_validator(mode="after")
+    def _loaders_come_in_any_order(self) -> "TrainingSchedule":
+        if self.deterministic and self.loaders:
+            raise ValueError(
+                "loaders deliver their batches in any order: set deterministic to false, or loaders to 0"
+            )
+        return self
 
 
 class RotationSettings(Settings):

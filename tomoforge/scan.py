@@ -145,14 +145,14 @@ def write_nxtomo(
     angles: np.ndarray,
     energy_kev: float,
     pixel_size: float,
-    propagation_distance: float,
+    propagation_distance: float | None,
     title: str,
 ) -> None:
     """Write the NXtomo master of a scan: references inside it, projections through a virtual dataset.
 
     darks, flats : (n, y, x) counts, stored in ``references.h5`` beside the master; batches : names of batch
     files beside the master (``write_frame_batch``), in the order of ``angles``; angles : (angle,) [rad];
-    pixel_size, propagation_distance [m].
+    pixel_size, propagation_distance [m], None where unknown.
 
     Raises ScanError if the batches together do not hold one frame for each angle.
     """
@@ -180,7 +180,8 @@ def write_nxtomo(
         detector["image_key"] = image_key.astype(np.int64)
         for name, value in (("x_pixel_size", pixel_size), ("y_pixel_size", pixel_size)):
             _quantity(detector, name, value, "m")
-        _quantity(detector, "distance", propagation_distance, "m")
+        if propagation_distance is not None:  # unknown is not contact
+            _quantity(detector, "distance", propagation_distance, "m")
         source = _group(instrument, "source", "NXsource")
         source["probe"] = "x-ray"
         beam = _group(entry, "beam", "NXbeam")

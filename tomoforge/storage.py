@@ -43,6 +43,7 @@ _SHARED_SOURCES = (
     "backend.py",
     "compilation.py",
     "geometry.py",
+    "label_files.py",
     "scan.py",
     "seeds.py",
     "units.py",

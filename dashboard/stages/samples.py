@@ -5,5 +5,5 @@ from dashboard.stage import show_stage
 show_stage(
     "Samples & scans",
     "Samples as they were forged, and scans of samples, simulated or measured.",
-    ["scans", "samples", "sample_sets", "fidelity"],
+    ["scans", "samples", "sample_sets", "fidelity", "ingests"],
 )

@@ -21,9 +21,15 @@ TINY = [
 _NOT_RESULTS = ("run.json", ".prefect", ".partial")
 
 
-def start_flow(workspace: Path, *arguments: str) -> subprocess.Popen:
-    """``python -m flows …`` as the leader of a process group of its own, its output in ``workspace.log``."""
+def start_flow(workspace: Path, *arguments: str, own_server: bool = False) -> subprocess.Popen:
+    """``python -m flows …`` as the leader of a process group of its own, its output in ``workspace.log``.
+
+    With the fixture ``one_server`` it goes to that server, unless it is to bring its own as it does for a person.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
+    if "TOMOFORGE_TEST_SERVER" in environment and not own_server:
+        environment["PREFECT_API_URL"] = environment["TOMOFORGE_TEST_SERVER"]
+        environment["PREFECT_HOME"] = environment["TOMOFORGE_TEST_HOME"]
     environment["TOMOFORGE_WORKSPACE"] = str(workspace)
     with open(workspace.with_suffix(".log"), "ab") as log:
         return subprocess.Popen(

@@ -21,6 +21,8 @@ from tomoforge.volumes import write_labels
 sys.path.insert(0, str(Path(__file__).parent))
 from running import TINY, artefacts, finish, kill_group, log_of, start_flow
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 # What the log of a run must show before it is killed, and the range of seconds [s] that are then waited: starting or in
 # Blender, scanning, reconstructing, training, training again. What an earlier attempt finished is "already made".
 VOLUME_DONE = r"slabs reconstructed: \d of \d \(100|volume: already made"
@@ -37,8 +39,8 @@ KILLS = (
 def undisturbed(tmp_path_factory) -> Path:
     """A workspace after the tiny main job on one worker."""
     workspace = tmp_path_factory.mktemp("undisturbed") / "workspace"
-    status = finish(start_flow(workspace, "end_to_end", *TINY, "--cluster.workers", "1"))
-    assert status == 0, log_of(workspace)
+    flow = start_flow(workspace, "end_to_end", *TINY, "--cluster.workers", "1", own_server=True)
+    assert finish(flow) == 0, log_of(workspace)
     return workspace
 
 

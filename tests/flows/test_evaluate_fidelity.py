@@ -20,6 +20,8 @@ from tomoforge.storage import Workspace
 sys.path.insert(0, str(Path(__file__).parent))
 from running import finish, log_of, start_flow
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 VOXEL, DISTANCE, CENTRE, ENERGY_KEV = 2e-6, 10e-3, 19.0, 5.0
 
 

@@ -13,6 +13,8 @@ from tomoforge.results import read_published
 sys.path.insert(0, str(Path(__file__).parent))
 from running import artefacts, finish, log_of, start_flow
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 SMALL = ["--count", "3", "--grid", "48", "--voxel-size-um", "6", "--seed", "4"]
 BLENDER = shutil.which(os.environ.get("TOMOFORGE_BLENDER") or "blender")
 

@@ -62,7 +62,7 @@ def as_registered(content: dict[str, Any]) -> list[dict[str, Any]]:
             "paused": False,
             "enforce_parameter_schema": True,
             "global_concurrency_limit": {"limit": 1} if "concurrency_limit" in entry else None,
-            "schedules": [],
+            "schedules": entry.get("schedules", []),
             "parameter_openapi_schema": {"properties": {"seed": {}}},
         }
         for entry in content["deployments"]
@@ -319,7 +319,12 @@ def test_serve__a_run_through_a_deployment_from_start_to_end(
             "simulate_scan",
             "forge_dataset",
             "reconstruct_scan",
+            "ingest_beamline",
+            "prune_inbox",
             "train_segmenter",
+            "segment_scan",
+            "promote",
+            "rollback",
             "correct_absorption",
             "evaluate_fidelity",
         )
@@ -337,6 +342,16 @@ def test_serve__a_run_through_a_deployment_from_start_to_end(
         for group in schema["definitions"].values():
             assert group["additionalProperties"] is False  # a misspelt setting is refused
             assert all(setting.get("description") for setting in group["properties"].values())
+
+    # A schedule that makes no runs is none: the next one must stand there.
+    ingest = registered["flows/ingest_beamline.py:ingest_beamline"]
+    (schedule,) = ingest["schedules"]
+    assert schedule["active"] and schedule["schedule"]["cron"] == "*/15 * * * *"
+    scheduled = {
+        "deployments": {"id": {"any_": [ingest["id"]]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+    assert wait_for("a scheduled ingest", lambda: api(environment, "flow_runs/filter", scheduled))
 
     scan = write_small_scan(tmp_path)
     deployment = registered["flows/reconstruct_scan.py:reconstruct_scan"]

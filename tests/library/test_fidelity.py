@@ -117,6 +117,15 @@ def test_pool__is_the_comparison_of_all_images_at_once(cut, scale):
     assert pooled.images == 5
 
 
+def test_compare_images__scale_is_that_of_the_simulated_images():
+    image = texture()
+    other = np.roll(image, 1, axis=2)
+    plain, scaled = compare_images(image, other, 1.0), compare_images(image, other / 4, 1.0, scale=4.0)
+    assert (scaled.ssim, scaled.psnr, scaled.rmse) == pytest.approx(
+        (plain.ssim, plain.psnr, plain.rmse), rel=1e-9
+    )
+
+
 def test_intensity_scale__finds_the_factor_and_nothing_else_is_fitted():
     image = texture()
     assert intensity_scale(1.3 * image, image) == pytest.approx(1.3, rel=1e-12)

@@ -30,7 +30,18 @@ def test_run__on_another_process_with_one_thread(compute: Compute) -> None:
     assert compute.workers == 1
     assert compute.run(os.getpid, timeout_s=PATIENCE_S) != os.getpid()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        assert compute.run(os.environ.get, name, timeout_s=PATIENCE_S) == "1"
+        assert compute.run(os.getenv, name, timeout_s=PATIENCE_S) == "1"
+
+
+def test_open_compute__leaves_the_environment_of_this_process_alone(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with open_compute(ClusterSettings(workers=1, memory_limit="1GiB")) as opened:
+        assert {name: os.environ.get(name) for name in before} == before
+        assert "NUMBA_NUM_THREADS" not in os.environ
+        assert opened.run(os.getenv, "OMP_NUM_THREADS", timeout_s=PATIENCE_S) == "1"
+    assert "NUMBA_NUM_THREADS" not in os.environ and os.environ["OMP_NUM_THREADS"] == "7"
 
 
 def test_open_compute__answers_on_loopback_only_and_not_on_dasks_own_port(compute: Compute) -> None:

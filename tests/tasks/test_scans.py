@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.scans import _simulator, beam_of, detected_light, material_mu
+from tasks.scans import _simulator, beam_of, detected_light, material_mu, material_record
 from tomoforge.config import OpticsSettings
 from tomoforge.errors import MaterialError, ScanError
 from tomoforge.optics.detector import Detector
@@ -20,9 +20,11 @@ def labels(tmp_path):
     return str(tmp_path / "labels.ome.zarr")
 
 
-def simulator(labels, **change):
-    settings = OpticsSettings(projections=4, **change).model_dump_json()
-    return _simulator(labels, settings, to_json(detected_light(settings)), 3)
+def simulator(labels, index=0, **change):
+    optics = OpticsSettings(projections=4, **change)
+    settings = optics.model_dump_json()
+    materials = to_json(material_record(optics, 3, index))
+    return _simulator(labels, settings, to_json(detected_light(settings)), materials, 3)
 
 
 def test_beam_of__monochromatic_tube_and_undulator():
@@ -46,6 +48,19 @@ def test_material_mu__is_that_at_the_mean_energy():
         material_mu(OpticsSettings(spectrum="tube"))["crystal"]
         < 0.05 * material_mu(OpticsSettings())["crystal"]
     )
+
+
+def test_materials__drawn_ones_differ_between_samples_and_repeat_with_the_seed(labels):
+    named, drawn = OpticsSettings(), OpticsSettings(materials="drawn")
+    assert material_mu(named, 3, 0) == material_mu(named, 3, 1)
+    assert material_mu(drawn, 3, 0) == material_mu(drawn, 3, 0)
+    assert len({material_mu(drawn, seed, index)["liquor"] for seed in (3, 4) for index in (0, 1)}) == 4
+    # What is scanned is what is said to have been scanned.
+    for index in (0, 1):
+        scanned = simulator(labels, index, materials="drawn")
+        assert scanned.materials[3].refractive_index(5.0).mu == material_mu(drawn, 3, index)["crystal"]
+    frames = [simulator(labels, index, materials="drawn").intensity(slice(0, 1)) for index in (0, 1)]
+    assert not np.array_equal(*frames)
 
 
 def test_detected_light__is_of_the_settings_without_a_real_scan():

@@ -4,41 +4,23 @@ The rules are those that users of other tools learned from wrong volumes: missin
 saturation, lost frames, stuck motors, angles in the wrong unit or order, signed counts.
 """
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from tomoforge.beamline.angle_rules import judge_angles
+from tomoforge.beamline.findings import Finding, ScanReport
+from tomoforge.beamline.reference_rules import judge_references, saturated_share
 from tomoforge.scan import Scan
 from tomoforge.units import m_to_um
+
+__all__ = ["Finding", "ScanReport", "validate_scan"]
 
 _FRAMES_LOOKED_AT = 32
 _ENERGY_KEV_RANGE = (1.0, 300.0)  # below, air absorbs all; above, no tomography beamline
 _PIXEL_UM_RANGE = (0.01, 1000.0)
-_SAME_ANGLE = 1e-6  # [rad], finer than any encoder
-_HALF_TURN, _LEAST_ARC, _MOST_ARC = np.radians(175.0), np.radians(90.0), np.radians(3700.0)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong: rule : its name; reason : what was found; remedy : what to do."""
-
-    rule: str
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.reason}; {self.remedy}"
-
-
-@dataclass(frozen=True)
-class ScanReport:
-    """Outcome of the checks: passed is True where nothing refuses the scan; warnings do not."""
-
-    passed: bool
-    warnings: tuple[Finding, ...]
-    refusals: tuple[Finding, ...]
-
+_AIR_RANGE = (0.9, 1.3)  # of the flats; the brightest percent is above air by noise and by bright fringes
 
 _Found = tuple[list[Finding], list[Finding]]  # warnings, refusals
 
@@ -62,7 +44,12 @@ def validate_scan(scan: Scan, *, frames: int | None = _FRAMES_LOOKED_AT) -> Scan
     """
     warnings: list[Finding] = []
     refusals: list[Finding] = []
-    rules: tuple[Callable[[Scan], _Found], ...] = (_plausible, _angles, _references, _signed)
+    rules: tuple[Callable[[Scan], _Found], ...] = (
+        _plausible,
+        lambda scan: judge_angles(scan.angles),
+        lambda scan: judge_references(scan.flats, scan.darks),
+        _signed_flats,
+    )
     for rule in rules:
         found = rule(scan)
         warnings += found[0]
@@ -71,8 +58,8 @@ def validate_scan(scan: Scan, *, frames: int | None = _FRAMES_LOOKED_AT) -> Scan
     looked_at = np.unique(np.linspace(0, count - 1, min(count, frames or count)).round().astype(int))
     found = _projections(scan, looked_at)
     warnings += found[0]
-    refusals += found[1]
-    return ScanReport(not refusals, tuple(warnings), tuple(refusals))
+    refusals += [finding for finding in found[1] if finding.rule not in {f.rule for f in refusals}]
+    return ScanReport.of(warnings, refusals)
 
 
 def _plausible(scan: Scan) -> _Found:
@@ -89,139 +76,39 @@ def _plausible(scan: Scan) -> _Found:
     return warnings, []
 
 
-def _angles(scan: Scan) -> _Found:
-    warnings: list[Finding] = []
-    refusals: list[Finding] = []
-    angles = scan.angles
-    span = float(np.ptp(angles))
-    if span > _MOST_ARC:
-        refusals.append(
-            Finding("angular span", f"{np.degrees(span):.0f} degrees", "say degrees in the file's units")
-        )
-    elif span < _LEAST_ARC:
-        refusals.append(
-            Finding(
-                "angular span",
-                f"{np.degrees(span):.2f} degrees is too little for a tomogram",
-                "check the unit of the angles, and whether the motor moved",
-            )
-        )
-    elif span + span / max(1, angles.size - 1) < _HALF_TURN:
-        warnings.append(
-            Finding(
-                "angular span",
-                f"{np.degrees(span):.1f} degrees is less than half a turn: values come out too low",
-                "distrust µ, and give the rotation centre",
-            )
-        )
-    ordered = np.sort(angles)
-    steps = np.diff(ordered)
-    doubled = int(np.count_nonzero(steps <= _SAME_ANGLE))
-    if doubled:
-        finding = Finding(
-            "duplicate angles",
-            f"{doubled} of {angles.size} projections repeat an angle",
-            "check whether the motor stuck, and drop the repeats",
-        )
-        (refusals if doubled > angles.size // 2 else warnings).append(finding)
-    turns = np.diff(angles)
-    if angles.size > 2 and np.any(turns < 0) and np.any(turns > 0):
-        warnings.append(
-            Finding(
-                "angle order",
-                f"the angles turn back {min(np.sum(turns < 0), np.sum(turns > 0))} times",
-                "make sure that angles and frames are in the same order; any order can be reconstructed",
-            )
-        )
-    distinct = steps[steps > _SAME_ANGLE]
-    if distinct.size > 2 and distinct.max() > 5 * np.median(distinct):
-        after = ordered[:-1][steps == distinct.max()][0]
-        warnings.append(
-            Finding(
-                "angle gap",
-                f"{np.degrees(distinct.max()):.2f} degrees without a projection after "
-                f"{np.degrees(after):.2f}, against a usual step of {np.degrees(np.median(distinct)):.3f}",
-                "look for lost frames; streaks in that direction are to be expected",
-            )
-        )
-    return warnings, refusals
-
-
-def _references(scan: Scan) -> _Found:
-    warnings: list[Finding] = []
-    refusals: list[Finding] = []
-    for role, frames in (("flats", scan.flats), ("darks", scan.darks)):
-        if len(frames) == 0:
-            warnings.append(Finding(role, "none were recorded", "record them; until then distrust µ"))
-        elif not np.isfinite(frames).all():
-            warnings.append(
-                Finding(role, f"{np.sum(~np.isfinite(frames))} values are not finite", "leave those out")
-            )
-        elif len(frames) > 1 and role == "flats":
-            level = np.median(frames.reshape(len(frames), -1), axis=1)
-            if level.min() < 0.5 * level.max():
-                warnings.append(
-                    Finding(
-                        role,
-                        f"their medians run from {level.min():g} to {level.max():g}",
-                        "look for a closed shutter or a lost beam in some",
-                    )
-                )
-    if len(scan.flats) and len(scan.darks):
-        span = scan.flats.mean(axis=0, dtype=np.float64) - scan.darks.mean(axis=0, dtype=np.float64)
-        bad = ~(span > 0)
-        if bad.mean() > 0.5:
-            refusals.append(
-                Finding(
-                    "flats above darks",
-                    f"flats do not exceed darks on {bad.sum()} of {bad.size} pixels",
-                    "check whether they were swapped, or the shutter stayed closed",
-                )
-            )
-        elif bad.any():
-            where = ", ".join(str((int(y), int(x))) for y, x in np.argwhere(bad)[:5])
-            warnings.append(
-                Finding(
-                    "bad pixels",
-                    f"{bad.sum()} of {bad.size} have a flat that is not above the dark: {where}"
-                    + (", …" if bad.sum() > 5 else ""),
-                    "nothing: they are repaired from their neighbours",
-                )
-            )
-    full = _saturated(scan.flats)
-    if full > 0.001:
-        finding = Finding("saturated flats", f"{full:.1%} of pixels are at their ceiling", "expose less")
-        (refusals if full > 0.05 else warnings).append(finding)
-    return warnings, refusals
-
-
-def _signed(scan: Scan) -> _Found:
+def _signed_flats(scan: Scan) -> _Found:
     """Unsigned counts read as signed turn negative where they were brightest."""
     if scan.projections.dtype.kind != "i" or len(scan.flats) == 0 or scan.flats.dtype.kind != "i":
         return [], []
-    flat = scan.flats.mean(axis=0, dtype=np.float64)
-    share = float(np.mean(flat < -np.iinfo(scan.flats.dtype).max / 100))
-    if share < 0.001:
-        return [], []
-    finding = Finding(
+    share = _far_below_zero(scan.flats.mean(axis=0, dtype=np.float64), scan.flats.dtype)
+    return [], [_signed("the flat", share, scan.flats.dtype)] if share >= 0.001 else []
+
+
+def _far_below_zero(counts: np.ndarray, dtype: np.dtype) -> float:
+    return float(np.mean(counts < -np.iinfo(dtype).max / 100))
+
+
+def _signed(where: str, share: float, dtype: np.dtype) -> Finding:
+    return Finding(
         "signed counts",
-        f"{share:.1%} of the flat is far below zero in {scan.flats.dtype}",
-        f"the counts were unsigned: write them again as u{scan.flats.dtype}",
+        f"{share:.1%} of {where} is far below zero in {dtype}",
+        f"the counts were unsigned: write them again as u{dtype}",
     )
-    return [], [finding]
 
 
 def _projections(scan: Scan, looked_at: np.ndarray) -> _Found:
     """Read the frames ``looked_at`` one by one and judge each."""
     warnings: list[Finding] = []
     refusals: list[Finding] = []
-    constant, spoilt, dim, saturated, brightest = [], [], [], [], []
+    constant, spoilt, speckled, dim, saturated, brightest, negative = [], [], [], [], [], [], []
+    seen: dict[bytes, int] = {}
+    repeated: list[int] = []
     dark = scan.darks.mean(axis=0, dtype=np.float64) if len(scan.darks) else 0.0
     flat = scan.flats.mean(axis=0, dtype=np.float64) if len(scan.flats) else None
     for index in looked_at.tolist():
         try:
             frame = scan.projections[index]
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
             refusals.append(
                 Finding(
                     "readable frames", f"projection {index} cannot be read: {error}", "copy the scan again"
@@ -233,17 +120,16 @@ def _projections(scan: Scan, looked_at: np.ndarray) -> _Found:
             spoilt.append(index)
             continue
         if not finite.all():
-            warnings.append(
-                Finding(
-                    "finite counts",
-                    f"projection {index} has {np.sum(~finite)} values that are not finite",
-                    "nothing: they are repaired from their neighbours",
-                )
-            )
+            speckled.append(index)
         if frame[finite].min() == frame[finite].max():
             constant.append(index)
             continue
-        saturated.append(_saturated(frame))
+        digest = hashlib.sha256(np.ascontiguousarray(frame).tobytes()).digest()
+        if seen.setdefault(digest, index) != index:
+            repeated.append(index)
+        if frame.dtype.kind == "i":
+            negative.append(_far_below_zero(frame, frame.dtype))
+        saturated.append(saturated_share(frame))
         if flat is not None:
             span = flat - dark
             good = finite & (span > 0)
@@ -259,6 +145,24 @@ def _projections(scan: Scan, looked_at: np.ndarray) -> _Found:
     ):
         if bad:
             refusals.append(Finding(rule, f"projections {_named(bad)} of {looked_at.size} looked at", remedy))
+    if speckled:
+        warnings.append(
+            Finding(
+                "finite counts",
+                f"projections {_named(speckled)} of {looked_at.size} looked at have values that are not finite",
+                "nothing: they are repaired from their neighbours",
+            )
+        )
+    if repeated:
+        # Noise makes two exposures differ: equal frames are one exposure, stored twice.
+        finding = Finding(
+            "repeated frames",
+            f"projections {_named(repeated)} of {looked_at.size} looked at equal an earlier one",
+            "look for a detector that stopped, and leave the repeats out",
+        )
+        (refusals if 2 * len(repeated) >= looked_at.size else warnings).append(finding)
+    if negative and max(negative) >= 0.001:
+        refusals.append(_signed("a projection", max(negative), scan.projections.dtype))
     if saturated and max(saturated) > 0.001:
         finding = Finding(
             "saturated projections",
@@ -275,7 +179,7 @@ def _brightness(brightest: list[float]) -> list[Finding]:
     if not brightest:
         return []
     level = float(np.median(brightest))
-    if 0.9 <= level <= 1.3:
+    if _AIR_RANGE[0] <= level <= _AIR_RANGE[1]:
         return []
     return [
         Finding(
@@ -285,17 +189,6 @@ def _brightness(brightest: list[float]) -> list[Finding]:
             "offset and wants scaling to air",
         )
     ]
-
-
-def _saturated(frames: np.ndarray) -> float:
-    """Share of pixels at a ceiling: the greatest count, where suspiciously many are exactly there."""
-    if frames.size == 0 or frames.dtype.kind not in "ui":
-        return 0.0
-    top = frames.max()
-    at_top = frames == top
-    # A dim or empty frame has many equal small counts; a ceiling stands well above the usual count.
-    ceiling = top == np.iinfo(frames.dtype).max or top > 1.05 * np.percentile(frames, 50) + 16
-    return float(at_top.mean()) if ceiling else 0.0
 
 
 def _named(indices: list[int]) -> str:

@@ -151,15 +151,15 @@ def _repair(frames: np.ndarray, bad: np.ndarray) -> None:
     frames[~np.isfinite(frames)] = np.nan  # infinities times a weight of zero would warn
     frames[:, bad] = np.nan
     if bad.any() and not bad.all():
-        _interpolate(frames, bad)
+        interpolate_along_rows(frames, bad)
     for index in np.flatnonzero(np.isnan(frames).any(axis=(1, 2))):
         missing = np.isnan(frames[index])
         if missing.all():
             raise ScanError(f"projection {index} has no usable pixel in these rows; leave it out")
-        _interpolate(frames[index : index + 1], missing)
+        interpolate_along_rows(frames[index : index + 1], missing)
 
 
-def _interpolate(frames: np.ndarray, missing: np.ndarray) -> None:
+def interpolate_along_rows(frames: np.ndarray, missing: np.ndarray) -> None:
     """Fill, in place, the ``missing`` (y, x) pixels of all frames: linearly along the row, ends held."""
     for row in np.flatnonzero(missing.any(axis=1) & ~missing.all(axis=1)):
         gaps, good = np.flatnonzero(missing[row]), np.flatnonzero(~missing[row])

@@ -2,8 +2,10 @@
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import zarr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,15 +17,16 @@ from tomoforge.units import m_to_um, rad_to_deg
 _DPI = 120
 _WIDTH, _HEIGHT = 6.4, 5.4  # inches
 _TAILS = (0.5, 99.8)  # percentiles shown as black and white, so that one hot voxel cannot blacken a slice
+_ACROSS = 4  # slices in a row of the figure of centres
 _MICRO, _DEGREE = "µm", "°"
 
 
-def slice_pictures(volume: np.ndarray, voxel_size: float, title: str = "") -> dict[str, bytes]:
+def slice_pictures(volume: np.ndarray | zarr.Array, voxel_size: float, title: str = "") -> dict[str, bytes]:
     """The three middle slices of a volume as PNG files, on one grey scale of µ with a scale bar in µm.
 
     Parameters
     ----------
-    volume : (z, y, x) float, µ [1/m]
+    volume : (z, y, x) float, µ [1/m]; of a stored array only the three slices are read
     voxel_size : float [m]
     title : str, above each picture
 
@@ -43,15 +46,62 @@ def slice_pictures(volume: np.ndarray, voxel_size: float, title: str = "") -> di
         raise InputError(f"voxel_size must be positive metres, got {voxel_size!r}")
     depth, height, width = (n // 2 for n in volume.shape)
     slices = {
-        "axial": (volume[depth], "x", "y", f"z = {depth}"),
-        "coronal": (volume[:, height], "x", "z", f"y = {height}"),
-        "sagittal": (volume[:, :, width], "y", "z", f"x = {width}"),
+        "axial": (np.asarray(volume[depth]), "x", "y", f"z = {depth}"),
+        "coronal": (np.asarray(volume[:, height]), "x", "z", f"y = {height}"),
+        "sagittal": (np.asarray(volume[:, :, width]), "y", "z", f"x = {width}"),
     }
     limits = _grey_limits(np.concatenate([image.ravel() for image, *_ in slices.values()]))
     return {
         name: _slice_picture(image, voxel_size, limits, axes, f"{title}  {name}, {where}".strip())
         for name, (image, *axes, where) in slices.items()
     }
+
+
+def axial_pictures(
+    slices: np.ndarray, rows: Sequence[int], voxel_size: float, title: str = ""
+) -> dict[str, bytes]:
+    """Axial slices as PNG files on one grey scale: {"axial_<row>": png}.
+
+    Parameters
+    ----------
+    slices : (z, y, x) float, µ [1/m]; rows : the detector row of each; voxel_size : float [m]
+    title : str, above each picture
+    """
+    if slices.ndim != 3 or len(slices) != len(rows):
+        raise InputError(f"slices must be (z, y, x), one for each of {len(rows)} rows, got {slices.shape}")
+    limits = _grey_limits(slices.ravel())
+    return {
+        f"axial_{row}": _slice_picture(
+            image, voxel_size, limits, ["x", "y"], f"{title}  axial, row {row}".strip()
+        )
+        for image, row in zip(slices, rows, strict=True)
+    }
+
+
+def centres_picture(slices: np.ndarray, centres: Sequence[float], taken: float, row: int) -> bytes:
+    """One slice about each of several axes side by side as a PNG file, for the eye to choose from.
+
+    Parameters
+    ----------
+    slices : (centre, y, x) float, µ [1/m]; centres : detector columns [pixels]; taken : the one that was used
+    row : the detector row they are of
+    """
+    if slices.ndim != 3 or len(slices) != len(centres) or not len(centres):
+        raise InputError(f"slices must be (centre, y, x), one for each of {len(centres)}, got {slices.shape}")
+    across = min(len(centres), _ACROSS)
+    down = -(-len(centres) // across)
+    figure = Figure(figsize=(3.2 * across, 3.4 * down + 0.4), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"row {row} about several rotation centres; taken: {taken:.2f} px", fontsize=11)
+    limits = _grey_limits(slices.ravel())
+    grid = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, image, centre in zip(grid, slices, centres, strict=False):
+        axes.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+        mark = "  (taken)" if abs(centre - taken) < 0.01 else ""
+        axes.set_title(f"{centre:.2f} px{mark}", fontsize=10, fontweight="bold" if mark else "normal")
+    for axes in grid:
+        axes.set_axis_off()
+    return _png(figure)
 
 
 def sinogram_picture(sinogram: np.ndarray, angles: np.ndarray, title: str = "") -> bytes:

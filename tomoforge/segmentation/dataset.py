@@ -1,9 +1,13 @@
-"""Training data sets in nnU-Net's raw format, made from checked pairs of volume and labels."""
+"""Training data sets in nnU-Net's raw format, made by reference to checked pairs of volume and labels.
+
+No voxel is copied: ``dataset.json`` names the OME-Zarr folders of each case, and a reader that our worker registers
+(``zarr_reader.py``) hands them to nnU-Net after comparing them with the hashes taken here.
+"""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,31 +15,36 @@ from typing import Any
 import numpy as np
 
 from tomoforge.errors import InputError, MissingComponentError, StorageError
-from tomoforge.segmentation.fingerprint import (
-    PERCENTILES,
-    VolumeFingerprint,
-    check_volume,
-    volume_fingerprint,
+from tomoforge.segmentation.case_records import (
+    CaseRecord,
+    TrainingCase,
+    check_case,
+    describe_case,
+    pooled_intensities,
 )
+from tomoforge.segmentation.fingerprint import PERCENTILES
 from tomoforge.segmentation.metrics import check_class_names
-from tomoforge.storage import file_checksum, write_json_atomic
+from tomoforge.segmentation.splits import Holdout, Split, check_split, folds_of, single_split
+from tomoforge.storage import write_json_atomic
 from tomoforge.units import m_to_um
 from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
+
+__all__ = [
+    "CaseRecord",
+    "TrainingCase",
+    "check_case",
+    "read_dataset_record",
+    "write_dataset",
+    "write_records",
+]
 
 DATASET_ID = 1
 DATASET_NAME = f"Dataset{DATASET_ID:03d}_tomoforge"
 RECORD = "tomoforge.json"  # written last: a data set without it is unfinished
-_ENDING = ".mha"  # holds the spacing as decimal text; NIfTI would round it to float32
+READER = "OmeZarrIO"  # the class in ``zarr_reader.py``
+_COPY_ENDING = ".mha"  # holds the spacing as decimal text; NIfTI would round it to float32
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-
-
-@dataclass(frozen=True)
-class TrainingCase:
-    """One labelled tomogram: paths of its volume and its labels, both OME-Zarr."""
-
-    identifier: str
-    volume: str | Path
-    labels: str | Path
+_VOXEL_FACTOR = 10.0  # between cases: binning goes to 8, a wrong unit begins at 10
 
 
 def write_dataset(
@@ -44,6 +53,10 @@ def write_dataset(
     class_names: Mapping[str, int] = LABEL_NAMES,
     *,
     validation: Sequence[str] | None = None,
+    folds: int | None = None,
+    holdout: Holdout | None = None,
+    location: str | Path | None = None,
+    copies: bool = False,
 ) -> Path:
     """Check labelled volumes and write them as a data set of nnU-Net.
 
@@ -53,8 +66,12 @@ def write_dataset(
     cases : volumes float32 [1/m] and labels uint8, (z, y, x). Keep test data out: everything
         given here shapes the intensity normalisation.
     class_names : name → label
-    validation : identifiers that only measure progress; None takes every fifth, and at least the last.
+    validation : identifiers that only measure progress; None takes every fifth of each source, at least the last.
         A single case is trained and validated on itself.
+    folds : instead, so many splits for a cross-validation, stratified by source
+    holdout : cases that must not be among ``cases``
+    location : where ``directory`` will lie in the end, if it is renamed afterwards: paths are relative to it
+    copies : write the voxels once more, as MetaImage, for nnU-Net's own commands, which know no OME-Zarr
 
     Returns
     -------
@@ -64,29 +81,75 @@ def write_dataset(
     Raises
     ------
     InputError
-        A case is named twice; its volume and labels differ in shape or voxel size; its volume holds NaN
-        or is constant; it has a label without a name; a class occurs in no case.
+        A case is named twice, or is there twice under two names; it is held out; its volume and labels differ in
+        shape or voxel size; its volume holds NaN or is constant; it has a label without a name or background alone;
+        its voxel size is another order of magnitude than the others'; a class occurs in no case that trains.
     """
     check_class_names(class_names)
-    identifiers = _identifiers(cases)
-    split = _split(identifiers, validation)
+    _check_identifiers([case.identifier for case in cases])
     folder = Path(directory) / DATASET_NAME
-    (folder / "imagesTr").mkdir(parents=True, exist_ok=True)
-    (folder / "labelsTr").mkdir(exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
-    records = [_write_case(folder, case, class_names) for case in cases]
-    _check_every_class([(r["identifier"], r["present"]) for r in records], class_names)
-    write_json_atomic(folder / "splits_final.json", [split])
-    write_json_atomic(folder / "dataset.json", _dataset_json(identifiers, class_names))
+    records = [describe_case(case, class_names) for case in cases]
+    return write_records(
+        directory,
+        records,
+        class_names,
+        validation=validation,
+        folds=folds,
+        holdout=holdout,
+        location=location,
+        copies=copies,
+    )
+
+
+def write_records(
+    directory: str | Path,
+    records: Sequence[CaseRecord],
+    class_names: Mapping[str, int] = LABEL_NAMES,
+    *,
+    validation: Sequence[str] | None = None,
+    folds: int | None = None,
+    holdout: Holdout | None = None,
+    location: str | Path | None = None,
+    copies: bool = False,
+    version: str | None = None,
+) -> Path:
+    """``write_dataset`` of cases that were described before, without reading them again.
+
+    version : key of the version that the cases make up, kept in the record
+    """
+    check_cases(records, class_names, holdout)
+    splits = _splits(records, class_names, validation, folds)
+    for split in splits:
+        check_split(split, records, class_names)
+    folder = Path(directory) / DATASET_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    home = Path(location or directory).absolute() / DATASET_NAME
+    ordered = sorted(records, key=lambda record: record.identifier)
+    paths = {r.identifier: _copied(folder, r) if copies else _referenced(home, r) for r in ordered}
+    write_json_atomic(folder / "splits_final.json", splits)
+    write_json_atomic(folder / "dataset.json", _dataset_json(paths, class_names, copies))
+    stored = []
+    for record in ordered:
+        (image,), label = paths[record.identifier]["images"], paths[record.identifier]["label"]
+        stored.append({**record.to_dict(), "volume": image, "labels": label})
     write_json_atomic(
         folder / RECORD,
-        {"class_names": dict(class_names), "cases": records, "fingerprint": _summary(records)},
+        {
+            "class_names": dict(class_names),
+            "cases": stored,
+            "fingerprint": _summary(records),
+            "normalisation": pooled_intensities(records),
+            "holdout": None if holdout is None else holdout.sha256,
+            "version": version,
+        },
     )
     return folder
 
 
 def read_dataset_record(directory: str | Path) -> dict[str, Any]:
-    """What ``write_dataset`` recorded: class names, cases with checksums, fingerprint.
+    """What ``write_dataset`` recorded: class names, cases with hashes, fingerprint, normalisation.
 
     Raises StorageError where there is no finished data set.
     """
@@ -101,111 +164,108 @@ def read_dataset_record(directory: str | Path) -> dict[str, Any]:
         raise StorageError(f"{path} is damaged ({error}); write the data set again") from error
 
 
-def _identifiers(cases: Sequence[TrainingCase]) -> list[str]:
-    if not cases:
-        raise InputError("cases must hold at least one labelled volume, got none")
-    identifiers = [case.identifier for case in cases]
-    for identifier in identifiers:
-        if not _IDENTIFIER.fullmatch(identifier):
-            raise InputError(
-                f"a case identifier must be letters, digits, '-' and '_' (it names files), got {identifier!r}"
-            )
-    twice = sorted({i for i in identifiers if identifiers.count(i) > 1})
-    if twice:
-        raise InputError(f"each case needs an identifier of its own, got {twice} more than once")
-    return identifiers
-
-
-def _split(identifiers: list[str], validation: Sequence[str] | None) -> dict[str, list[str]]:
-    ordered = sorted(identifiers)
-    if len(ordered) == 1:
-        return {"train": ordered, "val": ordered}
-    if validation is None:
-        held = ordered[4::5] or ordered[-1:]
-    else:
-        held = sorted(set(validation))
-        unknown = sorted(set(held) - set(ordered))
-        if unknown or not held or len(held) == len(ordered):
-            raise InputError(
-                f"validation must name some, not all, of the cases {ordered}, got {list(validation)}"
-            )
-    return {"train": [i for i in ordered if i not in held], "val": held}
-
-
-def _write_case(folder: Path, case: TrainingCase, class_names: Mapping[str, int]) -> dict[str, Any]:
-    name = f"case {case.identifier}"
-    volume, voxel_size = read_volume(case.volume)
-    labels, label_voxel_size = read_labels(case.labels)
-    check_case(name, volume, voxel_size, labels, label_voxel_size, class_names)
-    image_path = folder / "imagesTr" / f"{case.identifier}_0000{_ENDING}"
-    label_path = folder / "labelsTr" / f"{case.identifier}{_ENDING}"
-    _write_image(image_path, volume.astype(np.float32, copy=False), voxel_size)
-    _write_image(label_path, labels, voxel_size)
-    return {
-        "identifier": case.identifier,
-        "shape": list(volume.shape),
-        "present": [int(label) for label in np.unique(labels)],
-        "fingerprint": asdict(volume_fingerprint(volume, voxel_size)),
-        "sha256": {"image": file_checksum(image_path), "labels": file_checksum(label_path)},
-    }
-
-
-def check_case(
-    name: str,
-    volume: np.ndarray,
-    voxel_size: float,
-    labels: np.ndarray,
-    label_voxel_size: float,
-    class_names: Mapping[str, int],
+def check_cases(
+    records: Sequence[CaseRecord], class_names: Mapping[str, int], holdout: Holdout | None = None
 ) -> None:
-    """Raise InputError, beginning with ``name``, unless volume (z, y, x) [1/m] and labels (z, y, x)
-    uint8 fit each other. Voxel sizes [m]."""
-    check_volume(volume, voxel_size, f"the volume of {name}")
-    if labels.shape != volume.shape:
+    """Raise InputError unless the cases make one data set: names and contents of their own, one order of voxel
+    sizes, every class somewhere, none held out."""
+    _check_identifiers([record.identifier for record in records])
+    if holdout is not None:
+        holdout.refuse(records)
+    seen: dict[str, str] = {}
+    for record in records:
+        other = seen.setdefault(record.volume_sha256, record.identifier)
+        if other != record.identifier:
+            raise InputError(
+                f"case {record.identifier}: its volume is that of case {other} already; give each volume once, with "
+                "the labels that hold"
+            )
+    middle = float(np.median([record.voxel_size for record in records]))
+    for record in records:
+        if not 1 / _VOXEL_FACTOR < record.voxel_size / middle < _VOXEL_FACTOR:
+            raise InputError(
+                f"case {record.identifier}: its voxel size of {m_to_um(record.voxel_size):g} µm must be of the order "
+                f"of the others' {m_to_um(middle):g} µm; was its unit mistaken?"
+            )
+    found = {label for record in records for label in record.present}
+    if missing := [name for name, label in class_names.items() if label not in found]:
         raise InputError(
-            f"{name}: labels must have the volume's shape {volume.shape}, got {labels.shape}; "
-            "do they belong to another tomogram?"
-        )
-    # The files keep voxel sizes to the bit; a part in 10⁴ allows for other writers' float32.
-    if not np.isclose(label_voxel_size, voxel_size, rtol=1e-4, atol=0):
-        raise InputError(
-            f"{name}: labels must have the volume's voxel size of {m_to_um(voxel_size):g} µm, "
-            f"got {m_to_um(label_voxel_size):g} µm; was one of them binned?"
-        )
-    unnamed = sorted(set(np.unique(labels).tolist()) - set(class_names.values()))
-    if unnamed:
-        raise InputError(f"{name}: labels must be among {dict(class_names)}, got also {unnamed}")
-
-
-def _check_every_class(present: Sequence[tuple[str, Sequence[int]]], class_names: Mapping[str, int]) -> None:
-    found = {label for _, labels in present for label in labels}
-    missing = [name for name, label in class_names.items() if label not in found]
-    if missing:
-        raise InputError(
-            f"each class must occur in some case, got no voxel of {missing} in {[name for name, _ in present]}; "
+            f"each class must occur in some case, got no voxel of {missing} in {[r.identifier for r in records]}; "
             "leave the class out of class_names or add a case that shows it"
         )
 
 
-def _dataset_json(identifiers: Sequence[str], class_names: Mapping[str, int]) -> dict[str, Any]:
+def _check_identifiers(identifiers: Sequence[str]) -> None:
+    if not identifiers:
+        raise InputError("cases must hold at least one labelled volume, got none")
+    given = [identifier for identifier in identifiers if identifier]
+    for identifier in given:
+        if not _IDENTIFIER.fullmatch(identifier):
+            raise InputError(
+                f"a case identifier must be letters, digits, '-' and '_' (it names files), got {identifier!r}"
+            )
+    if twice := sorted({i for i in given if given.count(i) > 1}):
+        raise InputError(f"each case needs an identifier of its own, got {twice} more than once")
+
+
+def _splits(
+    records: Sequence[CaseRecord],
+    class_names: Mapping[str, int],
+    validation: Sequence[str] | None,
+    folds: int | None,
+) -> list[Split]:
+    if folds is not None:
+        if validation is not None:
+            raise InputError("give validation or folds, not both: folds hold every case back once")
+        return folds_of(records, folds)
+    if validation is None:
+        return [single_split(records, class_names.values())]
+    ordered = sorted(record.identifier for record in records)
+    held = sorted(set(validation))
+    if set(held) - set(ordered) or not held or len(held) == len(ordered):
+        raise InputError(
+            f"validation must name some, not all, of the cases {ordered}, got {list(validation)}"
+        )
+    return [{"train": [i for i in ordered if i not in held], "val": held}]
+
+
+def _referenced(home: Path, record: CaseRecord) -> dict[str, Any]:
+    return {"images": [_path_from(home, record.volume)], "label": _path_from(home, record.labels)}
+
+
+def _path_from(home: Path, path: str) -> str:
+    """Relative, so that a workspace can be moved; absolute where the two share nothing but the root."""
+    if os.path.commonpath([home, path]) == os.path.sep:
+        return path
+    return os.path.relpath(path, home)
+
+
+def _copied(folder: Path, record: CaseRecord) -> dict[str, Any]:
+    image = f"imagesTr/{record.identifier}_0000{_COPY_ENDING}"
+    label = f"labelsTr/{record.identifier}{_COPY_ENDING}"
+    _write_image(folder / image, read_volume(record.volume)[0], record.voxel_size)
+    _write_image(folder / label, read_labels(record.labels)[0], record.voxel_size)
+    return {"images": [image], "label": label}
+
+
+def _dataset_json(
+    paths: Mapping[str, Mapping[str, Any]], class_names: Mapping[str, int], copies: bool
+) -> dict[str, Any]:
     return {
         # "CT": clip and standardise by the whole data set's foreground, since µ is quantitative.
         "channel_names": {"0": "CT"},
         "labels": dict(class_names),
-        "numTraining": len(identifiers),
-        "file_ending": _ENDING,
-        "overwrite_image_reader_writer": "SimpleITKIO",
+        "numTraining": len(paths),
+        "file_ending": _COPY_ENDING if copies else ".zarr",
+        "overwrite_image_reader_writer": "SimpleITKIO" if copies else READER,
         # Without explicit paths nnU-Net lists the folder through a pool of twelve processes.
-        "dataset": {
-            i: {"images": [f"imagesTr/{i}_0000{_ENDING}"], "label": f"labelsTr/{i}{_ENDING}"}
-            for i in sorted(identifiers)
-        },
+        "dataset": dict(paths),
     }
 
 
-def _summary(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(records: Sequence[CaseRecord]) -> dict[str, Any]:
     """Least and greatest of each number over the cases."""
-    prints = [VolumeFingerprint(**record["fingerprint"]) for record in records]
+    prints = [record.fingerprint for record in records]
     return {
         "cases": len(prints),
         "mu": {f"{p:g}": _range([f.mu[f"{p:g}"] for f in prints]) for p in PERCENTILES},
@@ -220,6 +280,7 @@ def _range(values: Sequence[float]) -> list[float]:
 
 def _write_image(path: Path, array: np.ndarray, voxel_size: float) -> None:
     sitk = _simpleitk()
+    path.parent.mkdir(exist_ok=True)
     image = sitk.GetImageFromArray(array)
     image.SetSpacing([m_to_um(voxel_size)] * 3)
     sitk.WriteImage(image, str(path), useCompression=False)
@@ -230,6 +291,6 @@ def _simpleitk() -> ModuleType:
         import SimpleITK
     except ImportError as error:
         raise MissingComponentError(
-            "writing a training data set needs SimpleITK; install the extra with `pip install tomoforge[train]`"
+            "copying a training data set needs SimpleITK; install the extra with `pip install tomoforge[train]`"
         ) from error
     return SimpleITK

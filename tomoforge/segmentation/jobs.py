@@ -58,14 +58,17 @@ def run_job(
     path = folder / "job.json"
     write_json_atomic(path, job)
     try:
-        run_worker(WORKER, [str(path)], timeout_s=timeout_s, environment=_environment(threads), on_line=hear)
+        run_worker(
+            WORKER, [str(path)], timeout_s=timeout_s, environment=worker_environment(threads), on_line=hear
+        )
     except StageError as error:
         if failure:
             raise failure[0] from error
         raise
 
 
-def _environment(threads: int) -> dict[str, str]:
+def worker_environment(threads: int) -> dict[str, str]:
+    """Variables of the worker's environment that numerical libraries and nnU-Net read while they are imported."""
     return {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),

@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.rot90 import Rot90Transform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from tomoforge.errors import StageError
+from tomoforge.errors import ConfigError, StageError
 from tomoforge.seeds import component_seed
-from tomoforge.segmentation.planning import CONFIGURATION, MappedCases
+from tomoforge.segmentation.planning import MappedCases
 from tomoforge.segmentation.settings import TrainingSettings
-from tomoforge.storage import replacing
+from tomoforge.segmentation.weights import load_checkpoint, load_weights, save_checkpoint
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def seed_everything(seed: int, component: str, *indices: int) -> None:
@@ -38,18 +41,28 @@ def make_trainer(
     settings: TrainingSettings,
     folder: Path,
     on_epoch: Callable[[dict[str, Any], float], None],
+    *,
+    weights: bytes | None = None,
 ) -> "ResumableTrainer":
     """A trainer with its network made, taken up from the checkpoint in ``folder`` if there is one.
 
     on_epoch : called after each epoch with its record and the seconds it took.
+    weights : of a whole network, heads included, to start from. (nnU-Net's own ``-pretrained_weights`` leaves the
+        heads out.)
     """
     trainer = ResumableTrainer(
-        {**plans, "continue_training": False}, CONFIGURATION, 0, dataset, torch.device("cpu")
+        {**plans, "continue_training": False},
+        settings.configuration,
+        0,
+        dataset,
+        torch.device(settings.device),
     )
     trainer.configure(settings, folder / CHECKPOINT, on_epoch)
     seed_everything(settings.seed, "initialise")
     trainer.initialize()
     trainer.dataset_class = MappedCases
+    if weights is not None:
+        load_weights(trainer.network, weights)
     trainer.resume()
     return trainer
 
@@ -123,7 +136,17 @@ class ResumableTrainer(nnUNetTrainer):
         )
         if self.settings.augmentation == "none":
             return plain
-        return ComposeTransforms([MirrorTransform(allowed_axes=mirror_axes), *plain.transforms])
+        moves = [MirrorTransform(allowed_axes=mirror_axes)]
+        if self.settings.augmentation == "turn":
+            if len(set(patch_size)) != 1:
+                raise ConfigError(
+                    f"augmentation 'turn' needs a patch of equal sides, got {tuple(patch_size)}; set patch_size, or "
+                    "take augmentation 'mirror'"
+                )
+            # With the mirrors one quarter turn reaches every orientation of a slice.
+            quarter = Rot90Transform(1, (1,), set(range(len(patch_size))))
+            moves.append(RandomTransform(quarter, apply_probability=0.5))
+        return ComposeTransforms([*moves, *plain.transforms])
 
     def on_epoch_start(self) -> None:
         """Start the epoch from seeds of its own."""
@@ -145,30 +168,28 @@ class ResumableTrainer(nnUNetTrainer):
         self.on_epoch(record, time.monotonic() - self._started)
 
     def on_train_end(self) -> None:
-        """Nothing to do: the last epoch has left its checkpoint and no loader has a process."""
+        """End the loaders' processes, where there are any; the last epoch has left its checkpoint."""
+        for loader in (self.dataloader_train, self.dataloader_val):
+            if isinstance(loader, NonDetMultiThreadedAugmenter):
+                loader._finish()
 
     def resume(self) -> None:
         """Continue from the checkpoint, if there is one."""
         if not self.checkpoint.is_file():
             return
-        # Tensors and plain values only: nothing in the file can run.
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        state = load_checkpoint(self.checkpoint, self.network, self.optimizer)
         self.current_epoch = int(state["epoch"])
         self.history = list(state["history"])
+        if self.grad_scaler is not None and state["scaler"] is not None:
+            self.grad_scaler.load_state_dict(state["scaler"])
         for record in self.history:
             self._replay(record)
 
     def _save(self) -> None:
-        state = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.current_epoch,
-            "history": self.history,
-        }
-        with replacing(self.checkpoint) as temporary:
-            torch.save(state, temporary)
+        # Half precision on a GPU scales its gradients by what it has learnt so far.
+        scaler = None if self.grad_scaler is None else self.grad_scaler.state_dict()
+        state = {"epoch": self.current_epoch, "history": self.history, "scaler": scaler}
+        save_checkpoint(self.checkpoint, self.network, self.optimizer, state)
 
     def _epoch_record(self) -> dict[str, Any]:
         names = [name for name, label in self.dataset_json["labels"].items() if label]

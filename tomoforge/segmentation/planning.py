@@ -21,52 +21,117 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tomoforge.errors import ConfigError
 from tomoforge.segmentation.dataset import DATASET_ID, DATASET_NAME
 from tomoforge.segmentation.settings import TrainingSettings
+from tomoforge.segmentation.zarr_reader import register_reader
 from tomoforge.storage import write_json_atomic
 
-CONFIGURATION = "2d"
 _PREPARED = "prepared.json"  # written last: without it the preparation is done anew
 _SAMPLED_VOXELS = 1_000_000  # for intensity percentiles; nnU-Net's 10⁸ would take over 1 GB of memory
-_MOST_FEATURES = 512
+_MOST_FEATURES = {2: 512, 3: 320}  # channels, as nnU-Net bounds them
+_NORMS = {
+    ("instance", 2): "torch.nn.modules.instancenorm.InstanceNorm2d",
+    ("instance", 3): "torch.nn.modules.instancenorm.InstanceNorm3d",
+    ("batch", 2): "torch.nn.modules.batchnorm.BatchNorm2d",
+    ("batch", 3): "torch.nn.modules.batchnorm.BatchNorm3d",
+}
+_COARSER = 2.0  # spacing of a 3d_lowres that nnU-Net did not find worth while
 
 
-def prepare(dataset_directory: Path, work_directory: Path, settings: TrainingSettings) -> dict[str, Any]:
-    """Plan and preprocess once; a finished preparation is taken over. Returns the plans."""
+def prepare(
+    dataset_directory: Path,
+    work_directory: Path,
+    settings: TrainingSettings,
+    frozen: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Plan and preprocess once; a finished preparation is taken over. Returns the plans.
+
+    frozen : plans of the model that the training goes on from. They are kept with their intensity statistics,
+        which the weights have grown used to, however the new data look.
+    """
     folder = work_directory / "preprocessed" / DATASET_NAME
     if (folder / _PREPARED).is_file():
         return json.loads((folder / _PREPARED).read_text())
     shutil.rmtree(folder, ignore_errors=True)
+    raw = dataset_directory / DATASET_NAME
+    register_reader(dataset_directory)
     with _one_process():
         extractor = DatasetFingerprintExtractor(DATASET_ID, 1, verbose=False)
         extractor.show_progress_bar = False
         extractor.num_foreground_voxels_for_intensitystats = _SAMPLED_VOXELS
         extractor.run(overwrite_existing=True)
-        planner = ExperimentPlanner(DATASET_ID)
-        planner.lowres_creation_threshold = 0.0  # no search for a 3D configuration that nobody trains
-        plans = planner.plan_experiment()
-    plans = configure(json.loads(json.dumps(plans)), settings)
-    _preprocess(dataset_directory / DATASET_NAME, folder, plans)
+        if frozen is None:
+            plans = plan(settings)
+        else:
+            plans = frozen
+            shutil.copy(raw / "dataset.json", folder / "dataset.json")  # as the planner would have
+    plans = configure(plans, settings)
+    _preprocess(raw, folder, plans, settings.configuration)
     write_json_atomic(folder / _PREPARED, plans)
     return plans
 
 
-def configure(plans: dict[str, Any], settings: TrainingSettings) -> dict[str, Any]:
-    """nnU-Net's plans, reduced to the 2D configuration, with what ``settings`` fixes put in.
+def plan(settings: TrainingSettings) -> dict[str, Any]:
+    """nnU-Net's plans, the configuration of ``settings`` among them.
 
-    Raises ConfigError if the patch cannot be halved as often as the network does.
+    nnU-Net plans 3d_lowres only where a patch of 3d_fullres covers less than a quarter of the median case; where it
+    did not and it is asked for, it inherits from 3d_fullres at twice the spacing.
     """
-    plans = copy.deepcopy(plans)
-    configuration = plans["configurations"][CONFIGURATION]
-    plans["configurations"] = {CONFIGURATION: configuration}
+    planner = ExperimentPlanner(DATASET_ID)
+    if settings.configuration != "3d_lowres":
+        planner.lowres_creation_threshold = 0.0  # no search for what nobody trains
+    plans = json.loads(json.dumps(planner.plan_experiment()))
+    configurations = plans["configurations"]
+    if settings.configuration == "3d_lowres" and "3d_lowres" not in configurations:
+        configurations["3d_lowres"] = _coarser(configurations["3d_fullres"])
+    return plans
+
+
+def _coarser(fullres: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that inherits from 3d_fullres at twice the spacing; the patch no larger than it needs."""
+    shape = [round(size / _COARSER) for size in fullres["median_image_size_in_voxels"]]
+    factors = np.prod(fullres["architecture"]["arch_kwargs"]["strides"], axis=0)
+    covering = (np.ceil(np.array(shape) / factors) * factors).astype(int)
+    # The deepest stage keeps at least 2 voxels a side: instance normalisation of one is zero.
+    patch = np.maximum(np.minimum(covering, fullres["patch_size"]), 2 * factors)
+    return {
+        "inherits_from": "3d_fullres",
+        "data_identifier": f"{fullres['data_identifier'].removesuffix('3d_fullres')}3d_lowres",
+        "spacing": [size * _COARSER for size in fullres["spacing"]],
+        "median_image_size_in_voxels": shape,
+        "patch_size": [int(size) for size in patch],
+        "batch_dice": False,
+    }
+
+
+def configure(plans: dict[str, Any], settings: TrainingSettings) -> dict[str, Any]:
+    """nnU-Net's plans, reduced to the configuration asked for, with what ``settings`` fixes put in.
+
+    Raises ConfigError if the patch cannot be halved as often as the network does, or if the plans lack the
+    configuration.
+    """
+    name = settings.configuration
+    if name not in plans["configurations"]:
+        raise ConfigError(
+            f"configuration must be one that the plans hold, {sorted(plans['configurations'])}, got {name}"
+        )
+    # Resolved: what it inherits is written out.
+    configuration = copy.deepcopy(PlansManager(plans).get_configuration(name).configuration)
+    plans = copy.deepcopy({**plans, "configurations": {name: configuration}})
+    configuration = plans["configurations"][name]
+    for key in ("inherits_from", "next_stage", "previous_stage"):
+        configuration.pop(key, None)
     network = configuration["architecture"]["arch_kwargs"]
+    axes = settings.axes
     if settings.batch_size is not None:
         configuration["batch_size"] = settings.batch_size
     if settings.patch_size is not None:
         configuration["patch_size"] = list(settings.patch_size)
     if settings.stages is not None:
-        _set_stages(network, settings.stages)
+        _set_stages(network, settings.stages, axes)
+    if settings.normalisation is not None:
+        network["norm_op"] = _NORMS[settings.normalisation, axes]
     features = settings.features or network["features_per_stage"][0]
     network["features_per_stage"] = [
-        min(features * 2**stage, _MOST_FEATURES) for stage in range(network["n_stages"])
+        min(features * 2**stage, _MOST_FEATURES[axes]) for stage in range(network["n_stages"])
     ]
     factors = np.prod(network["strides"], axis=0)
     if np.any(np.mod(configuration["patch_size"], factors)):
@@ -77,19 +142,20 @@ def configure(plans: dict[str, Any], settings: TrainingSettings) -> dict[str, An
     return plans
 
 
-def _set_stages(network: dict[str, Any], stages: int) -> None:
+def _set_stages(network: dict[str, Any], stages: int, axes: int) -> None:
     network["n_stages"] = stages
-    network["strides"] = [[1, 1]] + [[2, 2]] * (stages - 1)
-    network["kernel_sizes"] = [[3, 3]] * stages
+    network["strides"] = [[1] * axes] + [[2] * axes] * (stages - 1)
+    network["kernel_sizes"] = [[3] * axes] * stages
     network["n_conv_per_stage"] = [2] * stages
     network["n_conv_per_stage_decoder"] = [2] * (stages - 1)
 
 
-def _preprocess(raw: Path, folder: Path, plans: dict[str, Any]) -> None:
-    manager = PlansManager(plans)
-    configuration = manager.get_configuration(CONFIGURATION)
-    preprocessor = configuration.preprocessor_class(verbose=False)
+def _preprocess(raw: Path, folder: Path, plans: dict[str, Any], configuration_name: str) -> None:
     dataset = json.loads((raw / "dataset.json").read_text())
+    # Frozen plans may be of a data set that another reader read.
+    manager = PlansManager({**plans, "image_reader_writer": dataset["overwrite_image_reader_writer"]})
+    configuration = manager.get_configuration(configuration_name)
+    preprocessor = configuration.preprocessor_class(verbose=False)
     target = folder / configuration.data_identifier
     target.mkdir(parents=True, exist_ok=True)
     for identifier, files in get_filenames_of_train_images_and_targets(str(raw), dataset).items():

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tomoforge.segmentation.dataset import DATASET_NAME, read_dataset_record
-from tomoforge.segmentation.model import write_model
+from tomoforge.segmentation.model import CURVE, PLANS, WEIGHTS, write_model
 from tomoforge.segmentation.network import make_trainer
-from tomoforge.segmentation.planning import CONFIGURATION, prepare
+from tomoforge.segmentation.planning import prepare
 from tomoforge.segmentation.settings import TrainingSettings
 from tomoforge.segmentation.weights import dump_weights
 from tomoforge.storage import write_bytes_atomic, write_json_atomic
@@ -25,7 +25,11 @@ def train(job: dict[str, Any], emit: Callable[..., None]) -> None:
     """Train as the job says and export the model."""
     dataset_directory, work_directory = Path(job["dataset_directory"]), Path(job["work_directory"])
     settings = TrainingSettings.from_dict(job["settings"])
-    plans = prepare(dataset_directory, work_directory, settings)
+    champion = Path(job["start_from"]) if job.get("start_from") else None
+    frozen = json.loads((champion / PLANS).read_text()) if champion else None
+    plans = prepare(dataset_directory, work_directory, settings, frozen)
+    # The only split, so that nnU-Net finds fold 0 and makes up none.
+    write_json_atomic(work_directory / "preprocessed" / DATASET_NAME / "splits_final.json", [job["split"]])
     dataset = json.loads((dataset_directory / DATASET_NAME / "dataset.json").read_text())
     durations: list[float] = []
 
@@ -35,12 +39,20 @@ def train(job: dict[str, Any], emit: Callable[..., None]) -> None:
         left = float(np.mean(durations[-5:])) * (settings.epochs - done)
         event = {**record, "epoch": done, "epochs": settings.epochs, "seconds_left": round(left, 1)}
         write_json_atomic(work_directory / PROGRESS, event)
+        write_bytes_atomic(work_directory / CURVE, training_curve(trainer.history).encode())
         emit("progress", **event)
 
-    trainer = make_trainer(plans, dataset, settings, work_directory, on_epoch)
+    trainer = make_trainer(
+        plans,
+        dataset,
+        settings,
+        work_directory,
+        on_epoch,
+        weights=(champion / WEIGHTS).read_bytes() if champion else None,
+    )
     trainer.run_training()
     curve = training_curve(trainer.history)
-    write_bytes_atomic(work_directory / "training_curve.csv", curve.encode())
+    write_bytes_atomic(work_directory / CURVE, curve.encode())
     record = read_dataset_record(dataset_directory)
     write_model(
         Path(job["model_directory"]),
@@ -50,7 +62,7 @@ def train(job: dict[str, Any], emit: Callable[..., None]) -> None:
         curve=curve,
         record={
             "class_names": record["class_names"],
-            "configuration": CONFIGURATION,
+            "configuration": settings.configuration,
             "voxel_size": float(np.median([c["fingerprint"]["voxel_size"] for c in record["cases"]])),
             "fingerprint": record["fingerprint"],
             "settings": settings.to_dict(),

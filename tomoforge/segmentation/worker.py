@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tomoforge import process
-from tomoforge.errors import InputError, TomoforgeError
+from tomoforge.errors import InputError, MissingComponentError, TomoforgeError
 from tomoforge.segmentation.jobs import EVENT
 
 
@@ -43,11 +43,21 @@ def _run(job: dict[str, Any]) -> None:
     os.environ["nnUNet_raw"] = job.get("dataset_directory", str(folder))
     os.environ["nnUNet_preprocessed"] = str(folder / "preprocessed")
     os.environ["nnUNet_results"] = str(folder / "results")
-    os.environ["nnUNet_n_proc_DA"] = "0"
+    os.environ["nnUNet_n_proc_DA"] = str(int(job.get("loaders", 0)))
+    # Read by cuBLAS when a GPU is first used; without it deterministic sums raise.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
     torch.set_num_threads(int(job["threads"]))
-    torch.use_deterministic_algorithms(True)
+    if job.get("deterministic", True):
+        # On a GPU some of nnU-Net's losses have no deterministic kernel: torch then warns instead of raising.
+        torch.use_deterministic_algorithms(True, warn_only=job.get("device") == "cuda")
+        torch.backends.cudnn.benchmark = False
+    if job.get("device") == "cuda" and not torch.cuda.is_available():
+        raise MissingComponentError(
+            "device 'cuda' needs a GPU and a torch built for it, and torch sees none; take device 'cpu', or look "
+            "at CUDA_VISIBLE_DEVICES and the installed torch"
+        )
     if command == "train":
         from tomoforge.segmentation.training import train
 

@@ -1,6 +1,7 @@
 """NXtomo files, as written by others, by this library, and broken in every way that users report."""
 
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -289,13 +290,195 @@ def test_read_nxtomo__refuses_damage_inside(tmp_path: Path) -> None:
         read_nxtomo(path)
 
 
-def test_read_scan__names_formats_that_it_does_not_read(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "exchange.h5", "w") as file:
+def test_read_scan__whatever_h5py_raises_over_a_damaged_file_is_a_scan_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nxs", {"instrument/detector/x_pixel_size": None})
+    with h5py.File(path, "a") as file:
+        # A float of a precision that NumPy does not have: h5py raises ValueError as the type is asked for.
+        odd = h5py.h5t.IEEE_F64LE.copy()
+        odd.set_fields(63, 52, 11, 0, 52)
+        odd.set_precision(64)
+        odd.set_ebias(40000)
+        space = h5py.h5s.create(h5py.h5s.SCALAR)
+        h5py.h5d.create(file["entry/instrument/detector"].id, b"x_pixel_size", odd, space)
+        entry = file["entry"]
+        entry.id.links.create_soft(b"\xff\xfe", b"\xff")  # a name that is no text
+    with pytest.raises(ScanError, match="is damaged, HDF5 says: Insufficient precision"):
+        read_scan(path)
+
+
+def test_read_scan__the_format_is_told_by_the_content(tmp_path: Path) -> None:
+    path = write(tmp_path / "scan.tif")  # whatever its name
+    with h5py.File(path, "a") as file:
+        file["exchange/data"] = frames()  # and NXtomo wins, which says of each frame what it is
+    np.testing.assert_array_equal(read_scan(path).projections[:], frames()[5:])
+    with h5py.File(tmp_path / "other.nxs", "w") as file:
         file["exchange/data"] = frames()
-    with pytest.raises(ScanError, match="Data Exchange"):
-        read_scan(tmp_path / "exchange.h5")
-    with pytest.raises(ScanError, match="folder"):
-        read_scan(tmp_path)
+    with pytest.raises(ScanError, match="exchange/theta"):
+        read_scan(tmp_path / "other.nxs")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ScanError, match="no projections"):
+        read_scan(tmp_path / "empty")
+
+
+def test_read_nxtomo__an_entry_at_any_reasonable_depth(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nxs", root="entry1/tomo_entry")
+    assert read_nxtomo(path).energy_kev == 5.0
+    path = write(tmp_path / "b.nxs", root="raw/entry1/scans/tomo_entry")
+    assert read_nxtomo(path, entry="raw/entry1/scans/tomo_entry").energy_kev == 5.0
+
+
+def test_read_nxtomo__entries_that_are_the_same_scan_are_no_choice(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nxs", root="entry1/tomo_entry")
+    with h5py.File(path, "a") as file:
+        file["alias"] = h5py.SoftLink("/entry1/tomo_entry")
+        second = file.create_group("entry2")
+        second["definition"] = "NXtomo"
+        for name in ("instrument", "sample", "beam"):
+            second[name] = file[f"entry1/tomo_entry/{name}"]
+    assert read_nxtomo(path).energy_kev == 5.0
+    assert read_nxtomo(path, entry="alias").energy_kev == 5.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"definition": np.zeros(3)},  # a dataset of that name need not be the definition
+        {"definition": np.array([b"NXtomo", b"NXtomo"])},
+    ],
+)
+def test_read_nxtomo__the_definition_is_one_text(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(ScanError, match="no NXtomo entry"):
+        read_nxtomo(write(tmp_path / "a.nxs", change))
+
+
+def test_read_nxtomo__frames_and_keys_are_found_by_class(tmp_path: Path) -> None:
+    moved = {
+        "instrument/detector/data": None,
+        "instrument/detector/image_key": None,
+        "instrument/pco1_hw_hdf/image_key": KEYS,
+        "sample/rotation_angle": None,
+        "pco1/rotation_angle": (angles_deg(), "degree"),
+        "pco1/image": frames(),
+        "pco1/data": np.zeros(3),
+    }
+    path = write(tmp_path / "a.nxs", moved)
+    with h5py.File(path, "a") as file:
+        file["entry/instrument"].attrs["NX_class"] = "NXinstrument"
+        file["entry/instrument/pco1_hw_hdf"].attrs["NX_class"] = "NXdetector"
+        file["entry/pco1"].attrs["NX_class"] = "NXdata"
+        file["entry/pco1"].attrs["signal"] = "image"
+    scan = read_nxtomo(path)
+    np.testing.assert_array_equal(scan.projections[:], frames()[5:])
+    np.testing.assert_allclose(scan.angles, np.arange(COUNT) * np.pi / COUNT)
+    with h5py.File(path, "a") as file:
+        file["entry/pco2/data"] = frames()
+        file["entry/pco2"].attrs["NX_class"] = "NXdata"
+    with pytest.raises(
+        ScanError, match=r"frames at 2 places, /entry/pco1/image, /entry/pco2/data; leave one"
+    ):
+        read_nxtomo(path)
+
+
+def test_read_nxtomo__control_keys_alone_are_enough(tmp_path: Path) -> None:
+    control = KEYS.copy()
+    control[-1] = -1
+    change = {
+        "instrument/detector/image_key": None,
+        "instrument/detector/image_key_control": control.astype(float),
+    }
+    np.testing.assert_array_equal(
+        read_nxtomo(write(tmp_path / "a.nxs", change)).projections[:], frames()[5:-1]
+    )
+    change["instrument/detector/image_key_control"] = control + 0.5
+    with pytest.raises(ScanError, match=r"must hold whole numbers, got 2\.5"):
+        read_nxtomo(write(tmp_path / "b.nxs", change))
+
+
+def test_read_nxtomo__angle_rows_choose_out_of_a_longer_list(tmp_path: Path) -> None:
+    change = {"sample/rotation_angle": (np.r_[np.full(20, -1.0), angles_deg()[5:], 7.0], "degree")}
+    path = write(tmp_path / "a.nxs", change)
+    with pytest.raises(
+        ScanError, match=r"more entries.*33 for 17.*angle_rows=\(start, stop\) which 12 of them"
+    ):
+        read_nxtomo(path)
+    scan = read_scan(path, angle_rows=(20, 32))
+    np.testing.assert_allclose(scan.angles, np.arange(COUNT) * np.pi / COUNT)
+    with pytest.raises(ScanError, match=r"must choose 12 rows, .* out of 33, got 20 to 31, 11 rows"):
+        read_scan(path, angle_rows=(20, 31))
+    for rows in ((5, 3), (-1, 11), (0.5, 12.5)):
+        with pytest.raises(InputError, match="angle_rows must be"):
+            read_scan(path, angle_rows=rows)  # type: ignore[arg-type]
+
+
+def test_read_nxtomo__a_given_value_spares_one_that_cannot_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Old files of Diamond have the scan's identifier where its numbers should be.
+    change = {
+        f"instrument/detector/{name}": "b2017b74-c39d"
+        for name in ("x_pixel_size", "y_pixel_size", "distance")
+    }
+    path = write(tmp_path / "a.nxs", change)
+    with pytest.raises(ScanError, match="must be a number"):
+        read_nxtomo(path)
+    scan = read_nxtomo(path, pixel_size_um=2.0)
+    assert (scan.pixel_size, scan.propagation_distance) == (pytest.approx(2e-6), None)
+    assert "pixel_size_um is given; what is recorded cannot be read" in caplog.text
+    assert "propagation distance is not read" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["chunked", "virtual"])
+def test_read_scan__a_large_scan_opens_without_being_read(tmp_path: Path, kind: str) -> None:
+    shape = (1806, 2048, 2048)
+    keys = np.r_[2, 2, 1, 1, 1, 1, np.zeros(1800, int)]
+    change = {
+        "instrument/detector/data": None,
+        "instrument/detector/image_key": keys,
+        "sample/rotation_angle": (np.linspace(0, 180, 1806), "deg"),
+    }
+    path = write(tmp_path / "a.nxs", change)
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file.create_dataset("frames", shape, "u2", chunks=(1, 64, 2048))
+    with h5py.File(path, "a") as file:
+        detector = file["entry/instrument/detector"]
+        if kind == "chunked":
+            detector.create_dataset("data", shape, "u2", chunks=(1, 64, 2048))
+        else:
+            layout = h5py.VirtualLayout(shape, "u2")
+            layout[:] = h5py.VirtualSource("raw.h5", "frames", shape)[:]
+            detector.create_virtual_dataset("data", layout)
+    tracemalloc.start()
+    try:
+        scan = read_scan(path)
+        assert scan.projections.shape == (1800, 2048, 2048)
+        assert scan.rows(1000, 1001).shape == (1800, 1, 2048)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The scan is 15 GB. Six references, gathered once, take 6 · 8 MiB twice over; a row of all frames 7 MiB.
+    assert peak < 130 << 20
+
+
+def test_read_scan__references_that_memory_cannot_hold_are_refused(tmp_path: Path) -> None:
+    change = {
+        "instrument/detector/data": None,
+        "instrument/detector/image_key": np.r_[np.ones(9, int), 2, 0],
+        "sample/rotation_angle": (np.zeros(11), "deg"),
+    }
+    path = write(tmp_path / "a.nxs", change)
+    with h5py.File(path, "a") as file:
+        detector = file["entry/instrument/detector"]
+        detector.create_dataset("data", (11, 30000, 30000), "u2", chunks=(1, 64, 2048))
+    with pytest.raises(ScanError, match=r"flats must fit into 4 GiB, .* claims .*15\.1 GiB; average them"):
+        read_scan(path)
+
+
+def test_read_scan__a_list_that_claims_too_much_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nxs", {"sample/rotation_angle": None})
+    with h5py.File(path, "a") as file:
+        file.create_dataset("entry/sample/rotation_angle", (10**10,), "f8", chunks=(1024,))
+    with pytest.raises(ScanError, match="at most one value for each frame, got 10000000000"):
+        read_scan(path)
 
 
 def test_read_nxtomo__reads_what_nxtomo_the_library_writes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.ndimage import label as connected
 from scipy.special import ndtr
 from scipy.stats import poisson
 
@@ -180,14 +181,16 @@ def test_expose__zingers_come_at_their_rate_height_and_length():
     assert hit.mean() == pytest.approx(36, abs=5 * np.sqrt(12 * 11 / 60) + 1)
     assert total.mean() / hit.mean() == pytest.approx(4000, rel=5 * np.sqrt(2 / (12 * 60)))
     points = change(zinger_rate=12.0, zinger_counts=4000.0, offset=0.0)
-    number = [
-        np.count_nonzero(expose(0.0, 1e4, points, state, 0.0, component_rng(2, "dark", n))) for n in range(60)
-    ]
+    hits = [expose(0.0, 1e4, points, state, 0.0, component_rng(2, "dark", n)) > 0 for n in range(60)]
+    number = [np.count_nonzero(hit) for hit in hits]
     assert np.mean(number) == pytest.approx(12, abs=5 * np.sqrt(12 / 60))
+    # Each is one pixel by itself: of the 4000 pairs in all frames 0.4 touch by chance.
+    groups = [connected(hit, structure=np.ones((3, 3)))[1] for hit in hits]
+    assert sum(number) - sum(groups) <= 3
 
 
 def test_expose__dead_and_hot_pixels_stay_where_they_are():
-    detector = change(dead_fraction=0.003, hot_fraction=0.002, hot_counts=900.0)
+    detector = change(gain=2.0, dead_fraction=0.003, hot_fraction=0.002, hot_counts=900.0)
     state = draw_detector_state(detector, SHAPE, 7)
     flat, dark = frame(detector, seed=7), frame(detector, 0.0, seed=7, name="dark")
     dead, hot = (np.unravel_index(i, SHAPE) for i in (state.dead, state.hot))
@@ -198,7 +201,8 @@ def test_expose__dead_and_hot_pixels_stay_where_they_are():
     )
     alive = ~np.isin(state.hot, state.dead)
     excess = (dark[hot] - 100 - state.hot_counts)[alive]
-    assert np.all(np.abs(excess) < 6 * np.sqrt(state.hot_counts[alive]) + 6)
+    assert np.all(np.abs(excess) < 6 * np.sqrt(2 * state.hot_counts[alive]) + 6)
+    assert abs(excess.mean()) < 5 * np.sqrt(2 * 900 / excess.size)
     assert state.hot_counts.mean() == pytest.approx(900, rel=5 / np.sqrt(len(state.hot)))
 
 
@@ -217,6 +221,32 @@ def test_expose__scintillator_and_structure_multiply_the_light_and_not_the_dark(
     np.testing.assert_array_equal(frame(detector, 0.0), np.full(SHAPE, 100.0))
     grains = draw_detector_state(change(flat_structure=0.03), SHAPE, 5).response
     assert np.std(grains) == pytest.approx(0.03, rel=1e-3)
+
+
+def test_draw_detector_state__patterns_have_the_size_and_strength_asked_for():
+    size = 5.0
+    grains = draw_detector_state(change(flat_structure=0.03, flat_structure_size=size), SHAPE, 5).response - 1
+    # White noise blurred by a Gaussian of rms s has the autocorrelation exp(−d²/4s²): e^−1 at d = 2s.
+    power = np.abs(np.fft.fft2(grains)) ** 2
+    correlation = np.fft.ifft2(power).real / np.sum(grains**2)
+    assert correlation[0, 10] == pytest.approx(np.exp(-1), abs=0.1)  # 260 grains: 0.04 at one σ
+    assert correlation[10, 0] == pytest.approx(np.exp(-1), abs=0.1)
+    offsets = draw_detector_state(change(offset_pattern=3.0), SHAPE, 5).offsets
+    assert np.std(offsets) == pytest.approx(3, rel=5 / np.sqrt(2 * offsets.size))
+    assert abs(np.mean(offsets)) < 5 * 3 / np.sqrt(offsets.size)
+
+
+def test_draw_detector_state__defects_have_the_size_and_strength_asked_for():
+    shape, number, width, strength = (1000, 1000), 200.0, 4.0, 0.04
+    fields = {"scintillator_defects": number, "defect_size": width, "defect_strength": strength}
+    change_of = draw_detector_state(change(**fields), shape, 5).response - 1.0
+    # A spot of strength a and width w holds πw²a² in its squares, a scratch 20·w·√π·w·a² more, one in four;
+    # the mean of w² over 0.5–1.5 widths is 13/12. Overlaps are rare and add nothing on the average.
+    expected = number * strength**2 * width**2 * 13 / 12 * (np.pi + 20 * np.sqrt(np.pi) / 4)
+    # 200 squares of normal numbers, half of them in 50 scratches: 25 % at one σ.
+    assert np.sum(change_of**2) == pytest.approx(expected, rel=0.75)
+    # Narrower and stronger spots could hold as much. The largest of 200 normal numbers is about 3.
+    assert np.abs(change_of).max() == pytest.approx(3 * strength, rel=0.4)
 
 
 def test_detector_state__what_drifts_changes_from_flats_to_the_scans_end():

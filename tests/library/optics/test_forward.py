@@ -111,6 +111,26 @@ def test_intensity__absorption_only_has_no_fringes_and_the_wave_has():
     assert np.abs(wave - dark).max() > 0.02
 
 
+@pytest.mark.parametrize("oversampling", [1, 2])
+def test_intensity__smooth_hill_follows_transport_of_intensity(oversampling):
+    # I = 1 + z ∇²(δT) near the sample: a hill of matter, thinner optically than vacuum, is dark in its middle.
+    width, height, delta, distance = 12e-6, 20e-6, 3e-6, 10e-3
+    line = SpectralLine(2.5e-10, 1.0, (VACUUM, RefractiveIndex(delta, 0.0, 0.0)))
+    y, x = (
+        (np.arange(120) - 59.5)[:, None] * 1e-6,
+        ((np.arange(120 * oversampling) + 0.5) / oversampling - 60) * 1e-6,
+    )
+    hill = height * np.exp(-(x**2 + y**2) / (2 * width**2))
+    maps = np.stack([0 * hill, hill]).astype(np.float32)[None]
+    got = intensity_from_thickness(maps, np.zeros(1), [line], 1e-6, distance, 0.0, oversampling)
+    x = x.reshape(120, oversampling).mean(axis=1)
+    hill = height * np.exp(-(x**2 + y**2) / (2 * width**2))
+    contrast = distance * delta * hill * ((x**2 + y**2) / width**4 - 2 / width**2)
+    assert contrast.min() < -8e-3
+    # Of the next order in z is the contrast squared, as large in the middle as 0.8 % of it.
+    np.testing.assert_allclose(got - 1, contrast, atol=0.012 * np.abs(contrast).max())
+
+
 def test_intensity__spherical_wave_is_seen_from_the_effective_distance():
     maps = smooth_maps(1, 30, 80)
     line = line_at(5.0)

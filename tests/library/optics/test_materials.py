@@ -175,6 +175,17 @@ def test_crystal_density__of_cells_agrees_with_the_handbook(name, measured):
     assert find_material(name).density == pytest.approx(measured, rel=1e-2)
 
 
+def test_materials__densities_are_kilograms_in_a_cubic_metre():
+    # 1 / 0.74 cm³/g, the mean partial specific volume of proteins (Fischer et al. 2004).
+    assert find_material("protein").density == pytest.approx(1351, rel=2e-2)
+    # Wet crystals lie between water and protein (Matthews 1968: 1.1 to 1.3 g/cm³).
+    for name in ("ammonium_sulfate_crystal", "sodium_chloride_crystal"):
+        assert 1100 < find_material(name).density < 1300
+    assert find_material("air").density == pytest.approx(1.205, rel=1e-3)
+    for name in set(MATERIALS) - {"air"}:
+        assert 800 < find_material(name).density < 20000, name
+
+
 def test_carbon_binder__fills_its_pores():
     # 50:50 by mass of 1900 and 1780 kg/m³ is 1838 kg/m³ (harmonic mean).
     assert carbon_binder(0.0).density == pytest.approx(2 / (1 / 1900 + 1 / 1780), rel=1e-12)

@@ -1,5 +1,7 @@
 """Several exit planes through the depth of a sample, against many, and the automatic choice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,8 @@ def test_choose_planes__follows_depth_and_wavelength():
 
     assert [chosen(e, 0.3e-6, 5e-3) for e in (3.0, 5.0, 12.0)] == [9, 7, 5]
     assert [chosen(e, 1e-6, 0.05) for e in (3.0, 5.0, 12.0)] == [1, 1, 1]
+    # Near the sample its depth asks for planes, with fine pixels diffraction, either alone.
+    assert chosen(12.0, 1e-6, 5e-3) == chosen(12.0, 0.3e-6, 0.05) == 5
     assert chosen(1.0, 0.3e-6, 5e-3) > 20
     assert choose_planes(300e-6, 1e-6, 1e-10, 0.0) == 1  # contact
     assert choose_planes(0.0, 1e-6, 1e-10, 0.1) == 1
@@ -85,6 +89,19 @@ def test_planes_error__tells_one_plane_from_enough():
         assert 0.6 * true < found < 3 * true  # an estimate
     empty = planes_error(np.zeros_like(labels), voxel, [line], geometry, geometry.angles, 5)
     assert empty == 0.0
+
+
+def test_automatic_planes__serve_the_longest_wavelength_that_matters():
+    voxel, distance = 0.5e-6, 5e-3
+    labels, soft, hard = section(600, voxel), line_at(2.0), line_at(12.0)
+    geometry = ScanGeometry(np.array([0.0, 0.7, 1.4]), voxel, distance)
+    depth = sample_depth(labels, voxel)
+
+    def chosen(*lines: SpectralLine) -> int:
+        return automatic_planes(labels, voxel, lines, geometry, distance=distance, depth=depth)
+
+    assert chosen(hard, soft) == chosen(soft) > chosen(hard)
+    assert chosen(hard, replace(soft, weight=1e-3)) == chosen(hard)  # a trace of it does not count
 
 
 @pytest.mark.parametrize("side", [-1, 1])

@@ -97,6 +97,15 @@ def test_fresnel_propagate__soft_edge_follows_transport_of_intensity():
     assert error < 2e-2  # the second order in z at this Fresnel number
 
 
+def test_exit_wave__is_the_slab_of_the_convention():
+    # n = 1 − δ + iβ: exp(ik(n − 1)T), and the intensity exp(−µT) with µ = 4πβ/λ.
+    delta, beta, path = 1e-5, 2e-7, np.linspace(0, 50e-6, 7)[None]
+    k = 2 * np.pi / WAVELENGTH
+    wave = exit_wave(k * delta * path, k * beta * path)
+    np.testing.assert_allclose(wave, np.exp(1j * k * (-delta + 1j * beta) * path), atol=2e-7)  # float32
+    np.testing.assert_allclose(np.abs(wave) ** 2, np.exp(-4 * np.pi * beta / WAVELENGTH * path), atol=2e-7)
+
+
 def test_exit_wave__bright_fringe_lies_on_the_lower_delta_side():
     n = 512
     x = (np.arange(n) - n / 2) * 0.5e-6
@@ -107,6 +116,12 @@ def test_exit_wave__bright_fringe_lies_on_the_lower_delta_side():
     intensity = np.abs(fresnel_propagate(wave, 0.5e-6, 5e-3, WAVELENGTH)[0]) ** 2
     brightest = x[np.argmax(intensity)]
     assert -5e-6 < brightest < 0
+
+
+def test_padding_width__grows_as_the_highest_frequency_walks():
+    # λz/(2·pixel) is 125 pixels here.
+    walked = padding_width(PIXEL, 1.0, WAVELENGTH) - padding_width(PIXEL, 0.0, WAVELENGTH)
+    assert walked == pytest.approx(125, abs=1)  # rounded up to whole pixels
 
 
 def test_padding_width__doubled_changes_nothing_that_matters():
@@ -198,6 +213,19 @@ def test_angular_spectrum_propagate__is_exact_where_fresnel_is_not():
     soft = np.exp(-(((np.arange(n) - n / 2) / 10) ** 2)) * np.ones((n, 1)) + 0j
     a, b = (p(soft, PIXEL, 0.1, WAVELENGTH) for p in (angular_spectrum_propagate, fresnel_propagate))
     assert np.abs(a - b).max() < 1e-6
+
+
+@pytest.mark.parametrize("propagate", [fresnel_propagate, angular_spectrum_propagate])
+def test_propagation__leaves_out_what_the_grid_cannot_carry(propagate):
+    # Beyond N·pixel/(2λz) neighbouring samples of the transfer function differ by more than half a turn.
+    n, cycles = 128, 16
+    distance = (n * PIXEL) ** 2 / (2 * WAVELENGTH * cycles)
+    x = np.arange(n) / n
+    for k, passes in ((cycles - 2, 1.0), (cycles + 2, 0.0), (2 - cycles, 1.0), (-cycles - 2, 0.0)):
+        wave = np.broadcast_to(np.exp(2j * np.pi * k * x), (8, n)).astype(np.complex128)
+        for one in (wave, wave.T):
+            got = propagate(np.ascontiguousarray(one), PIXEL, distance, WAVELENGTH, padding=0)
+            np.testing.assert_allclose(np.abs(got), passes, atol=1e-12)
 
 
 def test_fresnel_scaling__matches_a_spherical_wave_integrated_directly():

@@ -1,12 +1,14 @@
 """Forged scans: detector statistics, seeds, batches, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tomoforge.backend import gpu_count
 from tomoforge.errors import InputError, MaterialError, MissingComponentError
 from tomoforge.geometry import ScanGeometry, uniform_angles
-from tomoforge.optics.detector import Detector, draw_detector_state, expose
+from tomoforge.optics.detector import Detector, blur_and_bin, draw_detector_state, expose
 from tomoforge.optics.materials import find_material
 from tomoforge.optics.scan import Beam, ScanSimulator, simulate_scan
 from tomoforge.optics.spectrum import Spectrum
@@ -57,6 +59,25 @@ def test_scan_simulator__switching_rings_off_shifts_no_other_draw():
     assert still.projections(slice(8, 9)).tobytes() != simulator().projections(slice(8, 9)).tobytes()
 
 
+def test_scan_simulator__every_frame_has_noise_of_its_own():
+    # Nine times the same view of nothing; read noise, that flats, darks and projections share in size.
+    forge = simulator(
+        labels=np.zeros((24, 24, 24), np.uint8),
+        geometry=ScanGeometry(np.zeros(3), VOXEL),
+        beam=Beam(5.0, 100.0),
+        detector=replace(QUIET, gain=1.0, offset=500.0, read_noise=50.0),
+    )
+    frames = np.concatenate([forge.projections(slice(0, 3)), forge.flats(3), forge.darks(3)])
+    correlation = np.corrcoef(frames.reshape(9, -1).astype(float))
+    assert np.abs(correlation - np.eye(9)).max() < 5 / np.sqrt(frames[0].size)  # five sigma
+
+
+def test_scan_simulator__each_seed_has_a_detector_of_its_own():
+    one, same, other = (simulator(seed).state for seed in (1, 1, 2))
+    assert np.array_equal(one.column_gain, same.column_gain)
+    assert abs(np.corrcoef(one.column_gain, other.column_gain)[0, 1]) < 0.9
+
+
 def test_expose__photon_and_read_noise_have_their_moments():
     detector = Detector(gain=2.0, read_noise=5.0, column_gain_sigma=0.0, beam_ripple=0.0)
     state = draw_detector_state(detector, (200, 200), 0)
@@ -100,6 +121,18 @@ def test_simulate_scan__transmission_follows_beer_lambert_in_contact():
     assert transmission == pytest.approx(
         expected, rel=2e-3
     )  # 576 pixels of 2·10⁴ photons: 0.03 %, and rounding
+
+
+def test_simulate_scan__says_how_it_was_taken():
+    geometry = ScanGeometry(uniform_angles(3), VOXEL, 5e-3)
+    scan = simulate_scan(
+        small_labels(), VOXEL, MATERIALS, geometry, Beam(5.0), Detector(), 1, flats=2, darks=3
+    )
+    assert (scan.energy_kev, scan.pixel_size, scan.propagation_distance) == (5.0, VOXEL, 5e-3)
+    np.testing.assert_array_equal(scan.angles, geometry.angles)
+    assert (scan.projections.shape, scan.flats.shape, scan.darks.shape) == tuple(
+        (n, 24, 24) for n in (3, 2, 3)
+    )
 
 
 def test_simulate_scan__refuses_bad_input():
@@ -238,6 +271,22 @@ def test_beam__source_blurs_by_the_ratio_of_distances():
         for size in (0.0, 2e-3)
     )
     assert np.abs(np.diff(soft[0], axis=1)).max() < 0.5 * np.abs(np.diff(sharp[0], axis=1)).max()
+
+
+def test_scan_simulator__source_and_point_spread_blur_together():
+    def edge(sigma: float, source: float, **tail: float) -> np.ndarray:
+        detector = Detector(psf_sigma=sigma, **tail)
+        return simulator(detector=detector, beam=Beam(5.0, source_sigma=source * VOXEL)).intensity(
+            slice(0, 1)
+        )[0]
+
+    whole = edge(1.0, 0.0)
+    np.testing.assert_allclose(edge(0.6, 0.8), whole, atol=1e-6)  # in quadrature
+    np.testing.assert_allclose(edge(0.0, 1.0), whole, atol=1e-6)
+    tailed = edge(1.0, 0.0, psf_tail=0.2, psf_tail_radius=2.0)
+    expected = blur_and_bin(whole, 1, 0.0, tail=0.2, tail_radius=2.0)
+    np.testing.assert_allclose(tailed, expected, atol=1e-6)
+    assert np.abs(tailed - whole).max() > 1e-3
 
 
 def test_scan_simulator__measured_flats_are_the_incident_intensity():

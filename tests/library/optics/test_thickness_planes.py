@@ -34,6 +34,8 @@ def test_plane_depths__lie_symmetric_about_the_axis():
     np.testing.assert_allclose(
         plane_depths((9, 20, 30), 2e-6, 3, depth_extent=1e-5), [-5e-6, 0, 5e-6], rtol=1e-12
     )
+    tall = plane_depths((90, 20, 30), 2e-6, 2)
+    np.testing.assert_allclose(tall, [-30e-6, 30e-6], rtol=1e-12)  # height is no depth
     for planes in (0, -1, 2.5):
         with pytest.raises(InputError, match="planes must be a whole number"):
             plane_depths((9, 20, 30), 2e-6, planes)
@@ -55,12 +57,17 @@ def test_planes__sum_to_the_whole(bodies, planes, kind):
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.3, 1.1, np.pi / 2, 2.4, 3.9, 5.4])
-@pytest.mark.parametrize("extent", [None, 36.0])
-def test_planes__centre_of_mass_is_the_depth_of_an_off_axis_body(angle, extent):
-    x0, y0 = 8.5, -6.5  # between voxel centres: the ball's voxels have their centre of mass there
-    parts = project_thickness(ball(6, x0, y0), 1.0, np.array([angle]), 2, planes=5, depth_extent=extent)
+@pytest.mark.parametrize(("extent", "kind"), [(None, "labels"), (72e-6, "labels"), (None, "fractions")])
+def test_planes__centre_of_mass_is_the_depth_of_an_off_axis_body(angle, extent, kind):
+    voxel, x0, y0 = (
+        2e-6,
+        8.5,
+        -6.5,
+    )  # between voxel centres: the ball's voxels have their centre of mass there
+    volume = ball(6, x0, y0) if kind == "labels" else ball(6, x0, y0)[None].astype(np.float32)
+    parts = project_thickness(volume, voxel, np.array([angle]), 2, planes=5, depth_extent=extent)
     masses = parts[0, :, 1].sum(axis=(1, 2), dtype=np.float64)
-    depth = np.average(plane_depths(SHAPE, 1.0, 5, depth_extent=extent), weights=masses)
+    depth = np.average(plane_depths(SHAPE, voxel, 5, depth_extent=extent), weights=masses) / voxel
     # Linear shares keep the first moment; the sampling of rays leaves 0.02 voxel.
     assert depth == pytest.approx(-x0 * np.sin(angle) + y0 * np.cos(angle), abs=0.05)
 
@@ -113,6 +120,20 @@ def test_axis_tilt__a_body_lands_where_the_turned_frame_says(tilt, angle, kind):
     expected = (u * np.cos(roll) + z * np.sin(roll), z * np.cos(roll) - u * np.sin(roll))
     assert centroid(image, 2) == pytest.approx(expected, abs=0.03)
     assert image.sum() / 2 == pytest.approx(labels.sum(), rel=5e-3)  # mass: bilinear on a turned grid
+
+
+@pytest.mark.parametrize("kind", ["labels", "fractions"])
+def test_axis_tilt__a_lean_along_the_beam_lengthens_paths_and_shortens_heights(kind):
+    lean = 0.1  # the largest: half a per cent
+    slab = (np.abs(Y) < 5).astype(np.uint8)
+    volume = slab if kind == "labels" else slab[None].astype(np.float32)
+    paths = project_thickness(volume, 1.0, np.array([0.0]), 2, axis_tilt=(0.0, lean))[0, 1]
+    np.testing.assert_allclose(paths[4:-4], 10 / np.cos(lean), rtol=1e-5)
+    for z0 in (-7.5, 7.5):  # at depth 0 on the average
+        labels = ball(3, 0, 0, z0)
+        volume = labels if kind == "labels" else labels[None].astype(np.float32)
+        image = project_thickness(volume, 1.0, np.array([0.6]), 2, axis_tilt=(0.0, lean))[0, 1]
+        assert centroid(image, 1)[1] == pytest.approx(z0 * np.cos(lean), abs=0.01)  # 0.04 less than z0
 
 
 def test_axis_tilt__planes_sum_to_the_whole_and_the_background_fills_the_field(bodies):

@@ -1,21 +1,19 @@
 """The rotation axis: forged scans with a known axis, and the real scan whose default search fails."""
 
-from pathlib import Path
-
-import h5py
 import numpy as np
 import pytest
 
 from tests.library.reconstruction.phantoms import disc_sinogram
 from tomoforge.errors import InputError
 from tomoforge.geometry import uniform_angles
+from tomoforge.reconstruction import fbp, line_integrals, normalise
 from tomoforge.reconstruction.centre import (
     choose_rows,
     find_centre,
     find_integrals_centre,
-    opposite_pairs,
-    pair_centre,
+    try_centres,
 )
+from tomoforge.reconstruction.opposite import opposite_pairs, pair_centre
 from tomoforge.scan import Scan
 
 
@@ -102,14 +100,75 @@ def test_find_centre__refuses_with_the_reason() -> None:
         find_integrals_centre(values, angles, rows=[2])
 
 
-def test_find_centre__real_scan_needs_its_bounds(shared_data: Path) -> None:
-    with h5py.File(shared_data / "scans" / "diamond_24737.nxs") as file:
-        entry = file["entry/tomo_entry"]
-        frames, keys = entry["data/data"][()], entry["data/image_key"][()]
-        angles = np.radians(entry["data/rotation_angle"][()])
-    scan = Scan(frames[keys == 0], frames[keys == 1], frames[keys == 2], angles[keys == 0], 20.0, 5e-6)
-    found = find_centre(scan)
+@pytest.mark.parametrize("noise", [0.01, 0.2])
+@pytest.mark.parametrize("centre", [64.0, 56.5])
+def test_find_centre__serves_every_order_and_direction_of_angles(centre: float, noise: float) -> None:
+    golden = np.arange(180) * np.pi * (np.sqrt(5) - 1) / 2
+    orders = {
+        "descending": np.linspace(np.pi, 0, 91) - 1.2,
+        "golden ratio, folded": np.mod(golden, np.pi),
+        "golden ratio, unfolded": 2 * golden,
+        "full turn": uniform_angles(181, 2 * np.pi),
+        "full turn, descending": -uniform_angles(180, 2 * np.pi),
+    }
+    for name, angles in orders.items():
+        found = find_integrals_centre(stack(128, angles, centre, noise), angles, rows=3)
+        # A quarter of a pixel; Vo's steps are as large, and heavy noise costs half turns two of them.
+        assert found.centre == pytest.approx(centre, abs=0.25 if noise < 0.1 or "turn" in name else 0.5), name
+        assert found.agreed, name
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.2])
+@pytest.mark.parametrize("centre", [12.0, 100.25])
+def test_find_centre__half_acquisition_is_told_from_its_overlap(centre: float, noise: float) -> None:
+    for count in (180, 181):
+        angles = uniform_angles(count, 2 * np.pi)
+        found = find_integrals_centre(stack(128, angles, centre, noise), angles, rows=3)
+        assert found.centre == pytest.approx(centre, abs=0.25)
+        assert found.agreed
+
+
+def test_find_centre__half_acquisition_of_a_scan_and_its_try_centres() -> None:
+    angles, centre = uniform_angles(120, 2 * np.pi), 20.5
+    counts = np.round(20_000 * np.exp(-stack(128, angles, centre)))
+    scan = Scan(counts, np.full((1, 6, 128), 20_000), np.zeros((1, 6, 128)), angles, 10.0, 1e-6)
+    found = find_centre(scan, rows=2)
+    assert found.centre == pytest.approx(centre, abs=0.25)
+    tries = try_centres(scan, (found.centre - 3, found.centre, found.centre + 3), 2)
+    assert tries.shape == (3, 128, 128)
+    # The right axis gives the sharpest slice.
+    sharpness = [float(np.square(np.diff(image[20:-20, 20:-20], axis=1)).sum()) for image in tries]
+    assert int(np.argmax(sharpness)) == 1
+
+
+def test_find_centre__rows_beside_the_beam_have_no_say() -> None:
+    angles, centre = np.linspace(0, np.pi, 91), 66.0
+    counts = np.round(20_000 * np.exp(-stack(128, angles, centre)))
+    flats = np.full((1, 6, 128), 20_000)
+    flats[:, [3, 5]] = 0
+    flats[:, 4, :100] = 0
+    scan = Scan(counts, flats, np.zeros((1, 6, 128)), angles, 10.0, 1e-6)
+    found = find_centre(scan, rows=6)
+    assert found.rows == (1, 2)
+    assert found.centre == pytest.approx(centre, abs=0.25)
+
+
+def test_try_centres__are_the_slices_of_fbp() -> None:
+    angles = uniform_angles(60)
+    counts = np.round(20_000 * np.exp(-stack(64, angles, 33.0)))
+    scan = Scan(counts, np.full((1, 6, 64), 20_000), np.zeros((1, 6, 64)), angles, 10.0, 1e-6)
+    tries = try_centres(scan, [32.0, 33.0], 3)
+    integrals, _ = line_integrals(normalise(scan.rows(3, 4), scan.flats[:, 3:4], scan.darks[:, 3:4]))
+    np.testing.assert_array_equal(tries[1], fbp(integrals, angles, 1e-6, 33.0)[0])
+    with pytest.raises(InputError, match="rows must be"):
+        try_centres(scan, [32.0], 9)
+    with pytest.raises(InputError, match="at least one"):
+        try_centres(scan, [], 3)
+
+
+def test_find_centre__real_scan_needs_its_bounds(real_scan: Scan) -> None:
+    found = find_centre(real_scan)
     assert 85.5 <= found.centre <= 86.0
     assert found.agreed
     assert found.opposite == pytest.approx(85.75, abs=0.5)
-    assert found.centre == find_centre(scan, rows=found.rows).centre
+    assert found.centre == find_centre(real_scan, rows=found.rows).centre

@@ -1,0 +1,92 @@
+"""Segment a real scan, or a volume that was reconstructed before: volume → labels → export."""
+
+from typing import Literal
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.reconstruct_scan import reconstruct_real
+from flows.report import FlowReport, where_results_lie
+from tasks.cluster import open_compute
+from tasks.predictions import (
+    PredictionSettings,
+    export_labels,
+    find_volume,
+    mesh_labels,
+    said_of,
+    scan_of,
+)
+from tasks.publishing import publish_segmentation
+from tasks.registry import champion_of, find_model
+from tasks.scans import check_real_scan
+from tasks.segmenter import segment
+from tomoforge.config import ClusterSettings, Positive, ReconstructionSettings
+from tomoforge.errors import InputError
+from tomoforge.storage import Artefact, Workspace
+
+
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=4))
+def segment_scan(
+    volume: str | None = None,
+    scan: str | None = None,
+    model: str = "champion",
+    energy_kev: Positive | None = None,
+    pixel_size_um: Positive | None = None,
+    export: Literal["none", "tiff", "nrrd"] = "none",
+    mesh: Literal["none", "ply", "stl"] = "none",
+    prediction: PredictionSettings = PredictionSettings(),
+    reconstruction: ReconstructionSettings = ReconstructionSettings(),
+    cluster: ClusterSettings = ClusterSettings(),
+) -> FlowReport:
+    """Segment a scan or a volume with a trained model, and say what is implausible about the labels.
+
+    Args:
+        volume: Key of a volume in the workspace, as reconstruct_scan printed it.
+        scan: Path of a scan to be reconstructed first; either this or volume.
+        model: Key of a model, or of a cross-validation, whose folds are then averaged; or champion.
+        energy_kev: Photon energy [keV]; needed where the scan's file does not say it.
+        pixel_size_um: Detector pixel at the sample [µm]; needed where the scan's file does not say it.
+        export: Write the labels once more, as TIFF slices or as NRRD.
+        mesh: Write the surface of each class, in micrometres.
+        prediction: How the model is applied.
+        reconstruction: How a scan is reconstructed.
+        cluster: Where the work is done.
+    """
+    workspace = Workspace.default()
+    if (volume is None) == (scan is None):
+        raise InputError(
+            "volume or scan must be given, and not both; reconstruct_scan prints keys of volumes"
+        )
+    segmenter = _model(workspace, model)
+    found = find_volume(workspace, volume) if volume is not None else None
+    if scan is not None:
+        check_real_scan(scan, energy_kev, pixel_size_um)
+    with open_compute(cluster) as compute:
+        if found is not None:
+            name, source, published = found.key, scan_of(workspace, found), {}
+        else:
+            assert scan is not None
+            real = reconstruct_real(compute, workspace, scan, energy_kev, pixel_size_um, reconstruction)
+            name, found, source, published = real.name, real.volume, real.scan, dict(real.published)
+        labels = segment(compute, workspace, segmenter, found, name=name, settings=prediction)
+        published["segmentation"] = publish_segmentation(
+            workspace, labels, found, segmenter,
+            name=name, sources=dict(published), scan=source, energy_kev=energy_kev,
+        )  # fmt: skip
+        artefacts = {"model": segmenter.key, "volume": found.key, "labels": labels.key}
+        if export != "none":
+            artefacts["export"] = export_labels(workspace, labels, format=export, name=name).key
+        if mesh != "none":
+            artefacts["meshes"] = mesh_labels(compute, workspace, labels, format=mesh, name=name).key
+    lines = [f"{what:8}{key}" for what, key in artefacts.items()]
+    lines += [f"flag    {flag}" for flag in said_of(workspace, labels)]
+    return FlowReport((*lines, *where_results_lie(workspace)), published, artefacts)
+
+
+def _model(workspace: Workspace, key: str) -> Artefact:
+    if key != "champion":
+        return find_model(workspace, key)
+    champion = champion_of(workspace)
+    if champion is None:
+        raise InputError("model must be the key of a model where there is no champion yet; promote makes one")
+    return champion
