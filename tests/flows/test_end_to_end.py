@@ -13,6 +13,7 @@ import pytest
 
 from tasks.absorption import holds_crystal
 from tasks.runs import ForgedRun, publish_forged_run
+from tasks.scans import material_mu
 from tomoforge.config import OpticsSettings
 from tomoforge.results import read_published
 from tomoforge.storage import Artefact, Workspace
@@ -107,7 +108,9 @@ def test_publish_forged_run__says_when_the_model_found_no_crystal(undisturbed):
     assert holds_crystal(workspace, labels)
     factors = found(workspace, "corrections", next(workspace.folder("corrections").glob("factors-*")))
     run = ForgedRun(2, labels, scan, volume, volume, model, segmentation, factors, factors=None)
-    summary = publish_forged_run.fn(workspace, run, optics=OpticsSettings(), published={})
+    summary = publish_forged_run.fn(
+        workspace, run, optics=OpticsSettings(), mu=material_mu(OpticsSettings()), published={}
+    )
     assert "the model found no crystal" in summary.lines[-1]
     shown = read_published(workspace.folder("published") / "runs" / summary.identifier)
     assert any("found no crystal" in warning for warning in shown.warnings)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from tasks import inbox as taking_in
 from tasks.inbox import Inbox, hold_inbox, look_over, take_in
@@ -117,6 +118,8 @@ def test_take_in__a_real_stack_of_tiff_files_keeps_its_averaged_flat(
 ) -> None:
     folder = workspace.folder("inbox") / "diamond"
     shutil.copytree(shared_data / "scans" / "diamond_24737_tiff", folder)
+    flat = tifffile.imread(folder / "flat_00001.tiff")
+    tifffile.imwrite(folder / "flat_00001.tiff", flat + np.float32(0.25))  # an average is no whole number
     before = tree(folder)
     with hold_inbox(workspace, None, Given(energy_kev=20.0, pixel_size_um=5.0), {}) as held:
         assert held is not None

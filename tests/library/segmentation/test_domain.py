@@ -1,6 +1,6 @@
 """Domain warnings: silent on volumes like the training ones, and each difference named with both ranges."""
 
-from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def model(tmp_path_factory):
             "class_names": {"background": 0, "crystal": 1},
             "configuration": "2d",
             "voxel_size": VOXEL,
-            "fingerprint": _summary([{"fingerprint": asdict(p)} for p in prints]),
+            "fingerprint": _summary([SimpleNamespace(fingerprint=p) for p in prints]),
             "settings": {},
             "extra": {"energy_kev": [4.0, 5.0]},
             "software": {},
