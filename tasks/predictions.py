@@ -21,9 +21,9 @@ from tomoforge.exports import ExportFormat, export_volume
 from tomoforge.segmentation.mesh import MeshFormat, surface_mesh, write_mesh
 from tomoforge.segmentation.plausibility import is_mounted_crystal, judge_labels, label_statistics
 from tomoforge.segmentation.postprocess import clean_labels
-from tomoforge.segmentation.predict import SOFTMAX, UNCERTAINTY, predict_stored, read_voxel_size
+from tomoforge.segmentation.predict import SOFTMAX, UNCERTAINTY, predict_stored
 from tomoforge.storage import Artefact, Workspace, write_json_atomic
-from tomoforge.volumes import open_level, read_label_names, read_labels, write_labels
+from tomoforge.volumes import open_level, read_label_names, read_labels, read_voxel_size, write_labels
 
 __all__ = [
     "AS_USUAL",

@@ -36,13 +36,12 @@ from tomoforge.pictures import (
     training_picture,
 )
 from tomoforge.reconstruction import line_integrals, normalise, sinogram_picture, slice_pictures
-from tomoforge.reconstruction.stored import stored_voxel_size
 from tomoforge.results import Picture, Table, publish
 from tomoforge.segmentation.domain import domain_warnings
 from tomoforge.segmentation.metrics import class_metrics
 from tomoforge.storage import Artefact, Workspace, to_json
 from tomoforge.units import m_to_um, rad_to_deg
-from tomoforge.volumes import LABEL_NAMES, open_level, read_labels, read_volume
+from tomoforge.volumes import LABEL_NAMES, open_level, read_labels, read_volume, read_voxel_size
 
 OUTSIDE = "outside the training domain"
 
@@ -221,7 +220,7 @@ def publish_preview(workspace: Workspace, look: Artefact, *, name: str, sources:
 def publish_volume(workspace: Workspace, volume: Artefact, *, name: str, sources: Mapping[str, str]) -> str:
     """A reconstruction: three slices, the rotation centre, the range of µ, and how far to trust it."""
     folder = workspace.path(volume)
-    array, voxel_size = open_level(folder / VOLUME), stored_voxel_size(folder / VOLUME)
+    array, voxel_size = open_level(folder / VOLUME), read_voxel_size(folder / VOLUME)
     centre = json.loads((folder / CENTRE).read_text())
     quality = json.loads((folder / QUALITY).read_text())
     recorded = _recorded(workspace, volume)

@@ -23,10 +23,10 @@ from tomoforge.reconstruction.pipeline import (
     reconstruct_rows,
 )
 from tomoforge.reconstruction.recipe import Recipe, Settled, slice_width
-from tomoforge.reconstruction.stored import stored_percentiles, stored_quality, stored_voxel_size
+from tomoforge.reconstruction.stored import stored_percentiles, stored_quality
 from tomoforge.scan import Scan, batch_name, batch_slices, write_frame_batch
 from tomoforge.storage import Artefact, Workspace, write_bytes_atomic, write_json_atomic
-from tomoforge.volumes import SLAB, create_volume, finish_volume, write_slab
+from tomoforge.volumes import SLAB, create_volume, finish_volume, read_voxel_size, write_slab
 
 __all__ = ["CENTRE", "QUALITY", "SINOGRAM", "TRIED", "VOLUME", "export", "reconstruct"]
 
@@ -166,7 +166,7 @@ def export(workspace: Workspace, volume: Artefact, *, format: ExportFormat, name
 
     def build(folder: Path) -> None:
         bar = StageProgress(f"{name}: slices exported")
-        export_volume(source, folder, format, stored_voxel_size(source), progress=bar)
+        export_volume(source, folder, format, read_voxel_size(source), progress=bar)
 
     return produce(
         workspace,

@@ -137,6 +137,11 @@ def read_labels(path: str | Path, level: int = 0) -> tuple[np.ndarray, float]:
     return np.asarray(array[:]), _voxel_size(path, level)
 
 
+def read_voxel_size(path: str | Path) -> float:
+    """Voxel size [m] of a stored volume at its finest level; no voxel is read."""
+    return _voxel_size(path, 0)
+
+
 def read_label_names(path: str | Path) -> dict[str, int]:
     """The names of the labels stored in a label volume."""
     properties = _metadata_of(path).get("image-label", {}).get("properties", [])

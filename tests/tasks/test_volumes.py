@@ -18,10 +18,10 @@ from tomoforge.geometry import uniform_angles
 from tomoforge.reconstruction.pipeline import prepare_rows
 from tomoforge.reconstruction.quality import reconstruction_quality
 from tomoforge.reconstruction.recipe import Recipe
-from tomoforge.reconstruction.stored import stored_percentiles, stored_voxel_size
+from tomoforge.reconstruction.stored import stored_percentiles
 from tomoforge.results import read_published
 from tomoforge.storage import Artefact, Workspace
-from tomoforge.volumes import read_volume
+from tomoforge.volumes import read_volume, read_voxel_size
 
 PLAIN = ReconstructionSettings()
 ENERGY = {"energy_kev": 20.0, "pixel_size_um": 5.0}
@@ -91,7 +91,7 @@ def test_reconstruct__diamond_has_its_axis_and_no_dead_pixel(diamond):
     low, median, high = np.percentile(values, [1, 50, 99])
     width = (values.max() - values.min()) / 2**18  # of a bin of the histogram
     assert quality["percentiles_per_m"] == pytest.approx([low, median, high], abs=2 * width)
-    assert stored_voxel_size(workspace.path(volume) / VOLUME) == voxel_size
+    assert read_voxel_size(workspace.path(volume) / VOLUME) == voxel_size
     assert not (workspace.path(volume) / "frames").exists()
 
 

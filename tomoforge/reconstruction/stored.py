@@ -11,19 +11,10 @@ from tomoforge.reconstruction.pipeline import FilteredFrames, prepare_rows
 from tomoforge.reconstruction.quality import ReconstructionQuality, reconstruction_quality
 from tomoforge.reconstruction.recipe import Recipe, Settled
 from tomoforge.scan import Scan
-from tomoforge.volumes import SLAB, open_level, read_volume
+from tomoforge.volumes import SLAB, open_level
 
 _BINS = 2**18  # of the histogram: percentiles to four millionths of the range
 _LOOKED_AT = 5  # slices that quality is measured on
-_SMALL = 2**21  # voxels of a level that is cheap to read whole
-
-
-def stored_voxel_size(path: str | Path) -> float:
-    """Voxel size [m] of a stored volume at its finest level."""
-    level = 0
-    while open_level(path, level).size > _SMALL:
-        level += 1
-    return read_volume(path, level)[1] / 2**level
 
 
 def stored_percentiles(path: str | Path, percentages: Sequence[float]) -> list[float]:

@@ -16,14 +16,13 @@ from tomoforge.segmentation.jobs import run_job
 from tomoforge.segmentation.model import SegmenterModel, read_model
 from tomoforge.segmentation.settings import Device
 from tomoforge.segmentation.source import Readable, Survey, survey_volume
-from tomoforge.volumes import SLAB, open_level, read_labels, read_volume
+from tomoforge.volumes import SLAB, open_level, read_labels, read_volume, read_voxel_size
 
 Model: TypeAlias = str | Path | SegmenterModel
 Progress: TypeAlias = Callable[[int, int], None]
 
 LABELS, UNCERTAINTY, SOFTMAX = "labels.ome.zarr", "uncertainty.ome.zarr", "softmax"
 DAY_S = 24 * 3600.0
-_FEW_VOXELS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -148,14 +147,6 @@ def predict_volume(
         timeout_s=timeout_s,
         progress=progress,
     )[0]
-
-
-def read_voxel_size(volume: str | Path) -> float:
-    """Voxel size [m] of a stored volume at its finest level, by reading a level of few voxels."""
-    level = 0
-    while open_level(volume, level).size > _FEW_VOXELS:
-        level += 1
-    return read_volume(volume, level)[1] / 2**level
 
 
 def _predict(

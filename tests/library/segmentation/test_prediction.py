@@ -14,10 +14,18 @@ from tests.library.segmentation.random_models import random_model
 from tomoforge.errors import InputError, StorageError
 from tomoforge.segmentation import predict, source
 from tomoforge.segmentation.model import PLANS, WEIGHTS, read_model
-from tomoforge.segmentation.predict import predict_labels, predict_stored, read_voxel_size
+from tomoforge.segmentation.predict import predict_labels, predict_stored
 from tomoforge.segmentation.source import Survey, filled_box, survey_volume
 from tomoforge.storage import file_checksum
-from tomoforge.volumes import LABEL_NAMES, SLAB, open_level, read_label_names, read_volume, write_volume
+from tomoforge.volumes import (
+    LABEL_NAMES,
+    SLAB,
+    open_level,
+    read_label_names,
+    read_volume,
+    read_voxel_size,
+    write_volume,
+)
 
 pytest.importorskip("nnunetv2", reason="the train extra is not installed")
 
