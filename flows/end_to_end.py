@@ -3,24 +3,29 @@
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.correct_absorption import Traced
 from flows.forge_dataset import Forged, Grid, Samples, forge
 from flows.reconstruct_scan import reconstruct_real
 from flows.report import FlowReport, where_results_lie
-from tasks.absorption import correct, holds_crystal
+from tasks.absorption import holds_crystal
 from tasks.cluster import Compute, open_compute
-from tasks.publishing import publish_absorption, publish_model, publish_segmentation
+from tasks.correction_report import SUBJECT, publish_correction
+from tasks.publishing import publish_model, publish_segmentation
+from tasks.registry import register_model
 from tasks.runs import ForgedRun, RealRun, publish_forged_run, publish_real_run
 from tasks.scans import check_real_scan, material_mu, simulate_scan
 from tasks.segmenter import build_dataset, segment, train
 from tasks.volumes import reconstruct
 from tomoforge.config import (
     ClusterSettings,
+    DiffractionSettings,
     ForgingSettings,
     OpticsSettings,
     Positive,
     ReconstructionSettings,
     RotationSettings,
     Seed,
+    TracingSettings,
     TrainingSchedule,
 )
 from tomoforge.errors import ConfigError
@@ -41,6 +46,7 @@ def end_to_end(
     reconstruction: ReconstructionSettings = ReconstructionSettings(),
     training: TrainingSchedule = TrainingSchedule(),
     rotation: RotationSettings = RotationSettings(),
+    tracing: TracingSettings = TracingSettings(),
     cluster: ClusterSettings = ClusterSettings(),
 ) -> FlowReport:
     """Forge samples, train on all but the last, segment the last, and correct by truth and by prediction.
@@ -59,7 +65,8 @@ def end_to_end(
         optics: How the forged samples are scanned.
         reconstruction: How scans are reconstructed.
         training: How long and how large the segmenter is trained.
-        rotation: The synthetic rotation experiment.
+        rotation: The twin, a synthetic rotation experiment.
+        tracing: How well absorption factors are traced, and where µ comes from.
         cluster: Where the work is done.
     """
     workspace = Workspace.default()
@@ -70,8 +77,11 @@ def end_to_end(
         )
         dataset = build_dataset(workspace, forged.volumes[:-1], forged.labels[:-1])
         model = train(compute, workspace, dataset, schedule=training, optics=optics, seed=seed)
+        register_model(workspace, model)
         shown = publish_model(workspace, model)
-        run = held_out(compute, workspace, forged, model, shown, optics, reconstruction, rotation, seed)
+        run = held_out(
+            compute, workspace, forged, model, shown, optics, reconstruction, rotation, tracing, seed
+        )
         if scan is not None:
             real = real_scan(
                 compute, workspace, model, shown, scan, energy_kev, pixel_size_um, reconstruction
@@ -106,31 +116,30 @@ def held_out(
     optics: OpticsSettings,
     reconstruction: ReconstructionSettings,
     rotation: RotationSettings,
+    tracing: TracingSettings,
     seed: int,
 ) -> FlowReport:
     """Segment the sample that was not trained on, and correct by its true and by its predicted labels."""
     labels, scan, volume = forged.labels[-1], forged.scans[-1], forged.volumes[-1]
     last = len(forged.labels) - 1
     name, mu, energy = "held-out sample", material_mu(optics, seed, last), optics.energy_kev
-    tracing = {"mu": mu, "energy_kev": energy, "rotation": rotation, "seed": seed}
     contact = contact_volume(compute, workspace, labels, last, optics, reconstruction, seed)
-    tracing_truth = correct.submit(compute, workspace, labels, **tracing, name="true labels")
     predicted = segment(compute, workspace, model, volume, name=name)
-    factors = None
-    if holds_crystal(workspace, predicted):
-        factors = correct(compute, workspace, predicted, **tracing, name="predicted labels")
-    truth_factors = tracing_truth.result()
-    run = ForgedRun(
-        len(forged.labels), labels, scan, volume, contact, model, predicted, truth_factors, factors
-    )
     published = {**forged.published[-1], "model": shown_model}
     published["segmentation"] = publish_segmentation(
         workspace, predicted, volume, model, truth=labels, energy_kev=energy, name=name, sources=published
     )
-    if factors is not None:
-        published["absorption"] = publish_absorption(
-            workspace, factors, truth_factors, name=name, sources={"segmentation": published["segmentation"]}
+    found = (
+        {"truth": labels, SUBJECT: predicted} if holds_crystal(workspace, predicted) else {SUBJECT: labels}
+    )
+    traced = Traced(compute, workspace, optics, rotation, DiffractionSettings(), tracing, seed, last)
+    correction = traced.correct(name, found)
+    if correction.reference is not None:
+        shown = publish_correction(
+            workspace, correction, name=name, sources={"segmentation": published["segmentation"]}
         )
+        published["absorption"] = shown.identifier
+    run = ForgedRun(len(forged.labels), labels, scan, volume, contact, model, predicted, correction)
     summary = publish_forged_run(workspace, run, optics=optics, mu=mu, published=published)
     return FlowReport(summary.lines, published | {"run": summary.identifier}, run.keys())
 

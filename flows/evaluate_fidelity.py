@@ -7,14 +7,14 @@ from flows.report import FlowReport, where_results_lie
 from tasks.cluster import open_compute
 from tasks.fidelity import choose_distance, label_classes, same_axis, scale_scan_to_air, simulate_twin
 from tasks.fidelity_report import ABSORPTION, WAVE, publish_fidelity
+from tasks.labelled_volumes import find_labels
 from tasks.publishing import publish_scan
 from tasks.runs import text_table
 from tasks.scans import check_real_scan, import_scan
 from tasks.volumes import reconstruct
 from tomoforge.config import ClusterSettings, Positive, ReconstructionSettings, Seed
-from tomoforge.errors import InputError
 from tomoforge.fidelity.settings import FidelitySettings
-from tomoforge.storage import Artefact, Workspace
+from tomoforge.storage import Workspace
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=4))
@@ -42,7 +42,7 @@ def evaluate_fidelity(
     """
     workspace = Workspace.default()
     check_real_scan(scan, energy_kev, pixel_size_um)
-    given = given_labels(workspace, labels) if labels else None
+    given = find_labels(workspace, labels) if labels else None
     name = scan.rsplit("/", 1)[-1]
     with open_compute(cluster) as compute:
         raw = import_scan(workspace, scan, energy_kev=energy_kev, pixel_size_um=pixel_size_um)
@@ -77,11 +77,3 @@ def evaluate_fidelity(
     )
     lines += [f"distance  {tried[0]['distance_mm']:g} mm", *where_results_lie(workspace)]
     return FlowReport(tuple(lines), {"fidelity": shown}, {"labels": classes.key, "volume": volume.key})
-
-
-def given_labels(workspace: Workspace, key: str) -> Artefact:
-    """The label volume of this key. Raises InputError if there is none."""
-    found = workspace.find("labels", key) if "/" not in key else None
-    if found is None:
-        raise InputError(f"labels must be the key of a label volume in {workspace.root}/labels, got {key!r}")
-    return found

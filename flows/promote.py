@@ -1,10 +1,13 @@
 """Compare a model with the champion on frozen cases; promote it if the gate lets it."""
 
+from dataclasses import replace
+
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.report import FlowReport, where_results_lie
 from tasks.cluster import Compute, open_compute
+from tasks.promotions import publish_decisions
 from tasks.registry import (
     CaseSet,
     Decision,
@@ -54,7 +57,8 @@ def promote(
             compute, workspace, challenger, gate,
             holdout=holdout, regression=regression, replace_sets=replace_sets, by=who, reason=reason, by_hand=True,
         )  # fmt: skip
-    return FlowReport((*decision.lines, *where_results_lie(workspace)), {}, {"model": challenger.key})
+    published = {} if decision.published is None else {"promotion": decision.published}
+    return FlowReport((*decision.lines, *where_results_lie(workspace)), published, {"model": challenger.key})
 
 
 def compare_and_decide(
@@ -70,14 +74,15 @@ def compare_and_decide(
     reason: str,
     by_hand: bool,
 ) -> Decision:
-    """Register a model, score it and the champion on the frozen sets, and let the gate decide.
+    """Register a model, score it and the champion on the frozen sets, let the gate decide, and publish the decision.
 
     A model that is champion already stays it, without another row in the audit.
     """
     register_model(workspace, challenger)
     champion = champion_of(workspace)
     if champion is not None and champion.key == challenger.key:
-        return Decision(True, (f"{challenger.key} is the champion already",))
+        shown = publish_decisions(workspace, challenger.key)  # what a killed run did not come to
+        return Decision(True, (f"{challenger.key} is the champion already",), shown)
     scores = []
     for name, dataset in (("holdout", holdout), ("regression", regression)):
         cases = frozen_cases(workspace, name, dataset=dataset, replace=replace_sets, by=by, reason=reason)
@@ -89,9 +94,10 @@ def compare_and_decide(
                 "holdout must be the key of a dataset the first time that a model is promoted, got None; take "
                 "labelled volumes that nothing was trained on"
             )
-    return judge_model(
+    decision = judge_model(
         workspace, challenger, champion, scores, settings=gate, by=by, reason=reason, by_hand=by_hand
     )
+    return replace(decision, published=publish_decisions(workspace, challenger.key))
 
 
 def score(compute: Compute, workspace: Workspace, cases: CaseSet, model: Artefact) -> Artefact:

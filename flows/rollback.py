@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.report import FlowReport, where_results_lie
+from tasks.promotions import publish_decisions
 from tasks.registry import deciding, roll_back
 from tomoforge.storage import Workspace
 
@@ -18,5 +19,6 @@ def rollback(reason: str, by: str | None = None, to: str | None = None) -> FlowR
     """
     workspace = Workspace.default()
     row = roll_back(workspace, by=deciding(by), reason=reason, to=to)
+    shown = publish_decisions(workspace, str(row.after))
     lines = (f"champion   {row.after}", f"before     {row.before}", *where_results_lie(workspace))
-    return FlowReport(lines, {}, {"model": str(row.after)})
+    return FlowReport(lines, {} if shown is None else {"promotion": shown}, {"model": str(row.after)})

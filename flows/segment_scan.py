@@ -1,5 +1,7 @@
 """Segment a real scan, or a volume that was reconstructed before: volume → labels → export."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from prefect import flow
@@ -7,7 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.reconstruct_scan import reconstruct_real
 from flows.report import FlowReport, where_results_lie
-from tasks.cluster import open_compute
+from tasks.cluster import Compute, open_compute
 from tasks.predictions import (
     PredictionSettings,
     export_labels,
@@ -57,33 +59,96 @@ def segment_scan(
         raise InputError(
             "volume or scan must be given, and not both; reconstruct_scan prints keys of volumes"
         )
-    segmenter = _model(workspace, model)
+    segmenter = segmenter_of(workspace, model)
     found = find_volume(workspace, volume) if volume is not None else None
     if scan is not None:
         check_real_scan(scan, energy_kev, pixel_size_um)
     with open_compute(cluster) as compute:
-        if found is not None:
-            name, source, published = found.key, scan_of(workspace, found), {}
+        if scan is not None:
+            made = segment_real(
+                compute, workspace, segmenter, scan, energy_kev, pixel_size_um, reconstruction, prediction
+            )
         else:
-            assert scan is not None
-            real = reconstruct_real(compute, workspace, scan, energy_kev, pixel_size_um, reconstruction)
-            name, found, source, published = real.name, real.volume, real.scan, dict(real.published)
-        labels = segment(compute, workspace, segmenter, found, name=name, settings=prediction)
-        published["segmentation"] = publish_segmentation(
-            workspace, labels, found, segmenter,
-            name=name, sources=dict(published), scan=source, energy_kev=energy_kev,
-        )  # fmt: skip
-        artefacts = {"model": segmenter.key, "volume": found.key, "labels": labels.key}
+            assert found is not None
+            made = _segmented(
+                compute,
+                workspace,
+                segmenter,
+                found,
+                found.key,
+                scan_of(workspace, found),
+                {},
+                energy_kev,
+                prediction,
+            )
+        artefacts = {"model": segmenter.key, "volume": made.volume.key, "labels": made.labels.key}
         if export != "none":
-            artefacts["export"] = export_labels(workspace, labels, format=export, name=name).key
+            artefacts["export"] = export_labels(workspace, made.labels, format=export, name=made.name).key
         if mesh != "none":
-            artefacts["meshes"] = mesh_labels(compute, workspace, labels, format=mesh, name=name).key
+            artefacts["meshes"] = mesh_labels(
+                compute, workspace, made.labels, format=mesh, name=made.name
+            ).key
     lines = [f"{what:8}{key}" for what, key in artefacts.items()]
-    lines += [f"flag    {flag}" for flag in said_of(workspace, labels)]
-    return FlowReport((*lines, *where_results_lie(workspace)), published, artefacts)
+    lines += [f"flag    {flag}" for flag in said_of(workspace, made.labels)]
+    return FlowReport((*lines, *where_results_lie(workspace)), made.published, artefacts)
 
 
-def _model(workspace: Workspace, key: str) -> Artefact:
+@dataclass(frozen=True)
+class Segmented:
+    """Labels of a volume, and how they and what they come from are published (role → identifier)."""
+
+    name: str
+    volume: Artefact
+    labels: Artefact
+    published: dict[str, str]
+
+
+def segment_real(
+    compute: Compute,
+    workspace: Workspace,
+    segmenter: Artefact,
+    scan: str,
+    energy_kev: float | None,
+    pixel_size_um: float | None,
+    reconstruction: ReconstructionSettings,
+    prediction: PredictionSettings = PredictionSettings(),
+) -> Segmented:
+    """Import, reconstruct, segment and publish a real scan."""
+    real = reconstruct_real(compute, workspace, scan, energy_kev, pixel_size_um, reconstruction)
+    return _segmented(
+        compute,
+        workspace,
+        segmenter,
+        real.volume,
+        real.name,
+        real.scan,
+        real.published,
+        energy_kev,
+        prediction,
+    )
+
+
+def _segmented(
+    compute: Compute,
+    workspace: Workspace,
+    segmenter: Artefact,
+    volume: Artefact,
+    name: str,
+    scan: Artefact | None,
+    published: Mapping[str, str],
+    energy_kev: float | None,
+    prediction: PredictionSettings,
+) -> Segmented:
+    labels = segment(compute, workspace, segmenter, volume, name=name, settings=prediction)
+    shown = publish_segmentation(
+        workspace, labels, volume, segmenter,
+        name=name, sources=dict(published), scan=scan, energy_kev=energy_kev,
+    )  # fmt: skip
+    return Segmented(name, volume, labels, {**published, "segmentation": shown})
+
+
+def segmenter_of(workspace: Workspace, key: str) -> Artefact:
+    """The model of this key, or the champion. Raises InputError where there is none."""
     if key != "champion":
         return find_model(workspace, key)
     champion = champion_of(workspace)

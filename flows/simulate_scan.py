@@ -5,11 +5,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.report import FlowReport, where_results_lie
 from tasks.cluster import open_compute
+from tasks.labelled_volumes import find_labels
 from tasks.publishing import publish_scan
 from tasks.scans import material_mu
 from tasks.scans import simulate_scan as simulate
 from tomoforge.config import ClusterSettings, OpticsSettings, Seed
-from tomoforge.errors import InputError
 from tomoforge.storage import Workspace
 
 
@@ -30,13 +30,7 @@ def simulate_scan(
     """
     workspace = Workspace.default()
     material_mu(optics)  # an unknown material must fail before anything is simulated
-    found = workspace.find("labels", labels) if "/" not in labels else None
-    if found is None:
-        known = sorted(p.name for p in workspace.folder("labels").glob("[a-z]*"))
-        raise InputError(
-            f"labels must be the key of labels in {workspace.root}, got {labels!r}; "
-            f"there are: {', '.join(known[:20]) or 'none, run forge_samples first'}"
-        )
+    found = find_labels(workspace, labels)
     with open_compute(cluster) as compute:
         scan = simulate(compute, workspace, found, optics=optics, seed=seed, index=0)
         shown = publish_scan(workspace, scan, name=labels)

@@ -1,5 +1,9 @@
-"""Absorption factors of a rotation experiment through a label volume: kind ``corrections``."""
+"""Absorption factors of reflections through a label volume, and how the tomogram lies: kind ``corrections``."""
 
+import json
+import logging
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +12,30 @@ from prefect import task
 
 from tasks.artefacts import OPTIONS, produce
 from tasks.cluster import Compute
-from tasks.progress import StageProgress
+from tasks.progress import StageProgress, say
+from tasks.reflections import FACTORS, REFLECTIONS, experiments_of, read_reflection_set
 from tasks.samples import LABELS
 from tomoforge.absorption.factors import absorption_factors
-from tomoforge.absorption.twin import Reflections, random_orientation, rotation_experiment
-from tomoforge.config import RotationSettings
+from tomoforge.absorption.illumination import BeamProfile
+from tomoforge.absorption.orientation import (
+    Orientation,
+    anacor_orientation,
+    orientation_from_axes,
+    same_goniometer,
+)
+from tomoforge.absorption.orientation_search import find_orientation
+from tomoforge.config import DiffractionSettings, TracingSettings
 from tomoforge.errors import InputError
-from tomoforge.storage import Artefact, Workspace, replacing
-from tomoforge.units import ANGSTROM, deg_to_rad, kev_to_wavelength
+from tomoforge.storage import Artefact, Workspace, replacing, write_json_atomic
+from tomoforge.units import deg_to_rad, um_to_m
 from tomoforge.volumes import LABEL_NAMES, read_labels
 
-FACTORS = "factors.parquet"
-_CHUNK = 250  # reflections a future; fixed, so that results do not depend on the number of workers
-_TIMEOUT_S = 3600.0
+ORIENTATION = "orientation.json"
+# Reflections a future: an eighth of them, for the sake of the workers, and at least so many. It depends on
+# their number alone, so that results do not depend on the number of workers.
+_LEAST_CHUNK, _CHUNKS = 250, 8
+_TIMEOUT_S = 6 * 3600.0
+_log = logging.getLogger(__name__)
 
 
 @task(name="absorption-factors", **OPTIONS)
@@ -28,56 +43,107 @@ def correct(
     compute: Compute,
     workspace: Workspace,
     labels: Artefact,
+    reflections: Artefact,
     *,
-    mu: dict[str, float],
-    energy_kev: float,
-    rotation: RotationSettings,
+    mu: Mapping[str, float],
+    mu_error: Mapping[str, float],
+    orientation: Orientation,
+    tracing: TracingSettings,
     seed: int,
     name: str,
 ) -> Artefact:
-    """A_h of every reflection of a synthetic rotation experiment; ``mu`` [1/m] by the labels' names."""
-    source = str(workspace.path(labels) / LABELS)
+    """A_h of every reflection; ``mu`` and its standard errors [1/m] by the labels' names; ``orientation`` leads from
+    the reflections' frame to the tomogram's."""
+    source, table = str(workspace.path(labels) / LABELS), str(workspace.path(reflections) / REFLECTIONS)
+    count = len(read_reflection_set(workspace, reflections).table)
+    chunk = max(_LEAST_CHUNK, math.ceil(count / _CHUNKS))
+    by_label = {LABEL_NAMES[label]: value for label, value in mu.items()}
+    errors_by_label = {LABEL_NAMES[label]: value for label, value in mu_error.items() if value > 0}
 
     def build(folder: Path) -> None:
-        reflections = experiment(rotation, energy_kev, seed)
-        mu_by_label = {LABEL_NAMES[label]: value for label, value in mu.items()}
         pieces = [
             (
                 source,
-                mu_by_label,
-                reflections.incoming[start : start + _CHUNK],
-                reflections.outgoing[start : start + _CHUNK],
-                rotation.target_error,
+                table,
+                start,
+                start + chunk,
+                by_label,
+                errors_by_label,
+                orientation.matrix,
+                tracing.model_dump_json(),
                 seed,
             )
-            for start in range(0, len(reflections), _CHUNK)
+            for start in range(0, count, chunk)
         ]
-        bar = StageProgress(f"{name}: reflections traced (in parts of {_CHUNK})")
+        bar = StageProgress(f"{name}: reflections traced (in parts of {chunk})")
         parts = compute.map(_trace_piece, pieces, timeout_s=_TIMEOUT_S, progress=bar)
-        factors, errors = (np.concatenate(column) for column in zip(*parts, strict=True))
-        table = pd.DataFrame(
-            {
-                "h": reflections.hkl[:, 0],
-                "k": reflections.hkl[:, 1],
-                "l": reflections.hkl[:, 2],
-                "rotation_deg": np.degrees(reflections.angle),
-                "spacing_angstrom": reflections.spacing / ANGSTROM,
-                "absorption_factor": factors,
-                "standard_error": errors,
-            }
-        )
         with replacing(folder / FACTORS) as temporary:
-            table.to_parquet(temporary, index=False)
+            pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
 
     return produce(
         workspace,
         "corrections",
         "factors",
-        parameters={"mu": mu, "energy_kev": energy_kev, "rotation": rotation.model_dump(), "seed": seed},
-        inputs={"labels": labels},
+        parameters={
+            "mu": dict(mu),
+            "mu_error": dict(mu_error),
+            "orientation": orientation.matrix.tolist(),
+            "tracing": tracing.model_dump(exclude={"mu_from", "mu_error_percent"}),
+            "seed": seed,
+        },
+        inputs={"labels": labels, "reflections": reflections},
         packages=("absorption",),
         build=build,
     )
+
+
+def _trace_piece(
+    labels_path: str,
+    table_path: str,
+    start: int,
+    stop: int,
+    mu: dict[int, float],
+    mu_error: dict[int, float],
+    orientation: np.ndarray,
+    tracing_json: str,
+    seed: int,
+) -> pd.DataFrame:
+    labels, voxel_size = read_labels(labels_path)
+    tracing = TracingSettings.model_validate_json(tracing_json)
+    rows = pd.read_parquet(table_path).iloc[start:stop]
+    turn = Orientation(orientation)
+    profile = None
+    if tracing.beam_height_um is not None and tracing.beam_width_um is not None:
+        profile = BeamProfile("top_hat", um_to_m(tracing.beam_height_um), um_to_m(tracing.beam_width_um))
+    found = absorption_factors(
+        labels,
+        voxel_size,
+        mu,
+        turn.to_array(rows[["in_x", "in_y", "in_z"]].to_numpy()),
+        turn.to_array(rows[["out_x", "out_y", "out_z"]].to_numpy()),
+        target_error=tracing.target_error,
+        mu_standard_error=mu_error or None,
+        profile=profile,
+        seed=seed,
+    )
+    columns = {
+        "row": rows["row"].to_numpy(),
+        **{name: rows[name].to_numpy() for name in "hkl"},
+        "rotation_deg": np.degrees(rows["angle_rad"].to_numpy()),
+        "spacing_angstrom": rows["d_angstrom"].to_numpy() if "d_angstrom" in rows else np.nan,
+        "absorption_factor": np.minimum(found.a, 1.0),  # a table's interpolation may end a hair above
+        "standard_error": found.standard_error,
+        "sampling_error": found.sampling_error,
+        "mu_error": found.mu_error if found.mu_error is not None else np.nan,
+    }
+    if found.illuminated_fraction is not None:
+        columns["illuminated_fraction"] = found.illuminated_fraction
+    return pd.DataFrame(columns)
+
+
+def read_factors(workspace: Workspace, factors: Artefact) -> pd.DataFrame:
+    """The table of ``correct``."""
+    return pd.read_parquet(workspace.path(factors) / FACTORS)
 
 
 def holds_crystal(workspace: Workspace, labels: Artefact) -> bool:
@@ -85,35 +151,103 @@ def holds_crystal(workspace: Workspace, labels: Artefact) -> bool:
     return bool((read_labels(workspace.path(labels) / LABELS)[0] == LABEL_NAMES["crystal"]).any())
 
 
-def experiment(rotation: RotationSettings, energy_kev: float, seed: int) -> Reflections:
-    """The reflections of the rotation experiment, thinned evenly over the rotation to the wanted number."""
-    reflections = rotation_experiment(
-        rotation.cell,
-        rotation.space_group,
-        random_orientation(seed),
-        kev_to_wavelength(energy_kev),
-        rotation.resolution_a * ANGSTROM,
-        (0.0, deg_to_rad(rotation.rotation_range_deg)),
-    )
-    if len(reflections) == 0:
-        raise InputError(
-            f"no reflection is excited within {rotation.rotation_range_deg:g}° to "
-            f"{rotation.resolution_a:g} Å; widen rotation_range_deg or lower resolution_a"
-        )
-    chosen = np.linspace(0, len(reflections) - 1, min(rotation.reflections, len(reflections)))
-    return reflections.select(chosen.round().astype(int))
-
-
-def _trace_piece(
-    labels_path: str,
-    mu: dict[int, float],
-    incoming: np.ndarray,
-    outgoing: np.ndarray,
-    target_error: float,
+@task(name="settle-orientation", **OPTIONS)
+def settle_orientation(
+    compute: Compute,
+    workspace: Workspace,
+    labels: Artefact,
+    reflections: Artefact,
+    *,
+    mu: Mapping[str, float],
+    settings: DiffractionSettings,
     seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    labels, voxel_size = read_labels(labels_path)
-    result = absorption_factors(
-        labels, voxel_size, mu, incoming, outgoing, target_error=target_error, seed=seed
+) -> Orientation:
+    """How the tomogram lies in the laboratory of the reflections: as the settings name it, or searched for.
+
+    Raises InputError where the names are no orientation, or where no candidate of a search stands out.
+    """
+    if read_reflection_set(workspace, reflections).twin:
+        return Orientation(np.eye(3), "twin")
+    experiment = experiments_of(workspace.path(reflections))[0]
+    wanted = settings.orientation
+    if wanted == "anacor":
+        return anacor_orientation()
+    if wanted not in ("goniometer", "search"):
+        axes = wanted.split(",")
+        if len(axes) != 3:
+            raise InputError(
+                "orientation must be goniometer, anacor, search, or the laboratory axes along array axes z, y, x such "
+                f"as +x,+z,+y, got {wanted!r}"
+            )
+        z, y, x = axes
+        return orientation_from_axes(z=z, y=y, x=x)
+    sense = 1 if settings.rotation_sense == "same" else -1
+    base = same_goniometer(experiment, deg_to_rad(settings.tomography_zero_deg), sense)
+    if wanted == "goniometer":
+        return base
+    return _searched(compute, workspace, labels, reflections, mu, base, seed)
+
+
+def _searched(
+    compute: Compute,
+    workspace: Workspace,
+    labels: Artefact,
+    reflections: Artefact,
+    mu: Mapping[str, float],
+    base: Orientation,
+    seed: int,
+) -> Orientation:
+    source, folder_of = str(workspace.path(labels) / LABELS), str(workspace.path(reflections))
+    space_group = read_reflection_set(workspace, reflections).space_group
+    by_label = {LABEL_NAMES[label]: value for label, value in mu.items()}
+
+    def build(folder: Path) -> None:
+        found = compute.run(
+            _search_piece, source, folder_of, by_label, base.matrix, space_group, seed, timeout_s=_TIMEOUT_S
+        )
+        write_json_atomic(folder / ORIENTATION, found)
+
+    artefact = produce(
+        workspace,
+        "corrections",
+        "orientation",
+        parameters={"mu": dict(mu), "base": base.matrix.tolist(), "seed": seed},
+        inputs={"labels": labels, "reflections": reflections},
+        packages=("absorption",),
+        build=build,
     )
-    return result.a, result.standard_error
+    found = json.loads((workspace.path(artefact) / ORIENTATION).read_text())
+    say(f"orientation {found['name']}: {found['significance']:.1f} standard errors ahead of the next")
+    return Orientation(np.array(found["matrix"]), found["name"])
+
+
+def _search_piece(
+    labels_path: str,
+    reflections_folder: str,
+    mu: dict[int, float],
+    base: np.ndarray,
+    space_group: str,
+    seed: int,
+) -> dict[str, object]:
+    labels, voxel_size = read_labels(labels_path)
+    folder = Path(reflections_folder)
+    table = pd.read_parquet(folder / REFLECTIONS)
+    if "dataset" in table:
+        table = table[table["dataset"] == table["dataset"].iloc[0]]
+    found = find_orientation(
+        labels,
+        voxel_size,
+        mu,
+        table,
+        experiments_of(folder)[0],
+        space_group,
+        base=Orientation(base, "same goniometer"),
+        seed=seed,
+    )
+    return {
+        "matrix": found.orientation.matrix.tolist(),
+        "name": found.orientation.name,
+        "significance": found.significance,
+        "disagreement": found.disagreement.tolist(),
+        "uncorrected": found.uncorrected,
+    }

@@ -1,6 +1,7 @@
 """Labels from people as artefacts: corrected labels taken in, and the queue of what is worth correcting."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,18 @@ from tomoforge.segmentation.case_records import content_hash
 from tomoforge.storage import Artefact, Workspace
 from tomoforge.volumes import LABEL_NAMES, read_labels, write_labels
 
-QUEUE_FOLDER, DECISIONS = "annotation", "annotation/decisions.jsonl"  # within the workspace
+QUEUE_FOLDER, DECISIONS = "annotation/queue", "annotation/decisions.jsonl"  # within the workspace
+
+
+@dataclass(frozen=True)
+class AnnotationQueue:
+    """What is worth a person's time. folder : of the queue's files; items : the first of it; ranked : how many there
+    are in all; decided : how many were left out because somebody approved or rejected their labels."""
+
+    folder: Path
+    items: tuple[QueueItem, ...]
+    ranked: int
+    decided: int
 
 
 @task(name="import-labels", **OPTIONS)
@@ -68,14 +80,15 @@ def build_annotation_queue(
     *,
     decided: Collection[str] | None = None,
     most: int = 20,
-) -> list[QueueItem]:
-    """The queue in ``annotation/queue.json`` of the workspace, the first ``most`` of it; what was decided is left out.
+) -> AnnotationQueue:
+    """The queue in ``annotation/queue`` of the workspace, the first ``most`` of it; what was decided is left out.
 
     fingerprint : of the training data; decided : contents of labels, None takes those that have a decision
     """
     if decided is None:
         decided = {decision.checksum for decision in decisions(workspace).decisions()}
-    items = rank_candidates(candidates, fingerprint, decided=decided)[:most]
-    write_queue(workspace.root / QUEUE_FOLDER / "queue", items)
-    say(f"{len(items)} of {len(candidates)} volumes are worth a person's time")
-    return items
+    ranked = rank_candidates(candidates, fingerprint, decided=decided)
+    folder = workspace.root / QUEUE_FOLDER
+    write_queue(folder, ranked[:most])
+    say(f"{len(ranked)} of {len(candidates)} volumes are worth a person's time")
+    return AnnotationQueue(folder, tuple(ranked[:most]), len(ranked), len(candidates) - len(ranked))

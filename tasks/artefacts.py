@@ -12,7 +12,7 @@ from prefect.states import State
 
 from tasks.progress import say
 from tomoforge.errors import InputError, MissingComponentError
-from tomoforge.storage import Artefact, Workspace, code_version, content_key, provenance
+from tomoforge.storage import PROVENANCE, Artefact, Workspace, code_version, content_key, provenance
 
 
 def produce(
@@ -49,6 +49,31 @@ def produce(
                 build(draft.path)
                 return workspace.commit(draft, kind, provenance(stage, parameters, inputs, code))
     say(f"{stage}: already made ({found.key})")
+    return found
+
+
+# Kind → the flow that a person runs to have one.
+_MADE_BY = {
+    "labels": "forge_samples or segment_scan",
+    "volumes": "reconstruct_scan",
+    "datasets": "forge_dataset or gather_dataset",
+    "models": "train_segmenter",
+}
+
+
+def find_by_key(workspace: Workspace, kind: str, key: str, argument: str, *, part: str = "") -> Artefact:
+    """The artefact that a person named by its key in ``argument``.
+
+    part : file or folder that it must hold, where several stages share a kind. Raises InputError with the keys there
+    are.
+    """
+    found = workspace.find(kind, key) if "/" not in key else None
+    if found is None or not (workspace.path(found) / part).exists():
+        known = sorted(p.parent.name for p in workspace.folder(kind).glob(f"*/{part or PROVENANCE}"))
+        raise InputError(
+            f"{argument} must be the key of one of the {kind} in {workspace.root}, got {key!r}; "
+            f"there are: {', '.join(known) or f'none, run {_MADE_BY[kind]} first'}"
+        )
     return found
 
 

@@ -7,23 +7,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from prefect import task
 from pydantic import Field
 
-from tasks.artefacts import OPTIONS, produce
+from tasks.artefacts import OPTIONS, find_by_key, produce
 from tasks.cluster import Compute
 from tasks.progress import StageProgress, report_to
 from tasks.samples import LABELS
 from tasks.volumes import VOLUME
 from tomoforge.config import Settings
-from tomoforge.errors import InputError
 from tomoforge.exports import ExportFormat, export_volume
 from tomoforge.segmentation.mesh import MeshFormat, surface_mesh, write_mesh
-from tomoforge.segmentation.plausibility import is_mounted_crystal, judge_labels, label_statistics
+from tomoforge.segmentation.plausibility import Flag, is_mounted_crystal, judge_labels, label_statistics
 from tomoforge.segmentation.postprocess import clean_labels
 from tomoforge.segmentation.predict import SOFTMAX, UNCERTAINTY, predict_stored
 from tomoforge.storage import Artefact, Workspace, write_json_atomic
-from tomoforge.volumes import open_level, read_label_names, read_labels, read_voxel_size, write_labels
+from tomoforge.volumes import (
+    SLAB,
+    open_level,
+    read_label_names,
+    read_labels,
+    read_voxel_size,
+    write_labels,
+)
 
 __all__ = [
     "AS_USUAL",
@@ -33,6 +40,7 @@ __all__ = [
     "PredictionSettings",
     "export_labels",
     "find_volume",
+    "label_voxels",
     "mean_uncertainty",
     "mesh_labels",
     "predict_piece",
@@ -102,7 +110,7 @@ def said_of(workspace: Workspace, labels: Artefact) -> list[str]:
     """What is implausible about predicted labels, a sentence each; none where nobody judged."""
     path = workspace.path(labels) / PLAUSIBILITY
     flags = json.loads(path.read_text())["flags"] if path.exists() else []
-    return [f"{flag['rule']}: {flag['reason']}; {flag['remedy']}" for flag in flags]
+    return [str(Flag(**flag)) for flag in flags]
 
 
 def mean_uncertainty(workspace: Workspace, labels: Artefact) -> float | None:
@@ -112,16 +120,22 @@ def mean_uncertainty(workspace: Workspace, labels: Artefact) -> float | None:
     return counted["uncertainty"] if counted is not None else None
 
 
+def label_voxels(workspace: Workspace, labels: Artefact) -> dict[str, int]:
+    """Class → its voxels: as counted when the labels were judged, else counted slab by slab."""
+    folder = workspace.path(labels)
+    path = folder / PLAUSIBILITY
+    counted = json.loads(path.read_text())["statistics"] if path.exists() else None
+    if counted is not None:
+        return counted["voxels"]
+    stored, counts = open_level(folder / LABELS), np.zeros(256, dtype=np.int64)
+    for start in range(0, stored.shape[0], SLAB):
+        counts += np.bincount(np.asarray(stored[start : start + SLAB]).ravel(), minlength=counts.size)
+    return {name: int(counts[value]) for name, value in read_label_names(folder / LABELS).items()}
+
+
 def find_volume(workspace: Workspace, key: str) -> Artefact:
     """The volume of this key. Raises InputError with the keys there are."""
-    found = workspace.find("volumes", key) if "/" not in key else None
-    if found is None or not (workspace.path(found) / VOLUME).is_dir():
-        known = sorted(p.name for p in workspace.folder("volumes").glob("volume-*"))
-        raise InputError(
-            f"volume must be the key of a volume in {workspace.root}, got {key!r}; "
-            f"there are: {', '.join(known) or 'none, run reconstruct_scan first'}"
-        )
-    return found
+    return find_by_key(workspace, "volumes", key, "volume", part=VOLUME)
 
 
 def scan_of(workspace: Workspace, volume: Artefact) -> Artefact | None:

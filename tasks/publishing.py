@@ -11,9 +11,8 @@ import pandas as pd
 from prefect import task
 from prefect.runtime import flow_run
 
-from tasks.absorption import FACTORS
 from tasks.artefacts import OPTIONS
-from tasks.predictions import mean_uncertainty, said_of
+from tasks.predictions import UNCERTAINTY, label_voxels, mean_uncertainty, said_of
 from tasks.quick_looks import CENTRE, LOOK, SINOGRAM, TRIED, open_scan
 from tasks.samples import LABELS, RECORD, TILE
 from tasks.scans import REPORT, SCAN
@@ -26,22 +25,22 @@ from tasks.volume_report import (
     quality_warnings,
 )
 from tasks.volumes import QUALITY, VOLUME
-from tomoforge.absorption.compare import FactorComparison, compare_factors
-from tomoforge.absorption.pictures import factor_histograms
 from tomoforge.beamline import read_scan
 from tomoforge.pictures import (
     labels_picture,
     overlay_picture,
     projection_picture,
     training_picture,
+    uncertainty_picture,
 )
 from tomoforge.reconstruction import line_integrals, normalise, sinogram_picture, slice_pictures
 from tomoforge.results import Picture, Table, publish
 from tomoforge.segmentation.domain import domain_warnings
+from tomoforge.segmentation.fingerprint import thinned
 from tomoforge.segmentation.metrics import class_metrics
 from tomoforge.storage import Artefact, Workspace, to_json
 from tomoforge.units import m_to_um, rad_to_deg
-from tomoforge.volumes import LABEL_NAMES, open_level, read_labels, read_volume, read_voxel_size
+from tomoforge.volumes import LABEL_NAMES, open_level, read_labels, read_voxel_size
 
 OUTSIDE = "outside the training domain"
 
@@ -97,7 +96,14 @@ def publish_version(
     return identifier
 
 
-def _recorded(workspace: Workspace, artefact: Artefact) -> dict[str, Any]:
+def published_as(workspace: Workspace, kind: str, key: str) -> str | None:
+    """The identifier under which an artefact was last published, None if it was not."""
+    manifests = list((workspace.folder("published") / kind).glob(f"{key}-????????/manifest.json"))
+    newest = max(manifests, key=lambda path: (path.stat().st_mtime_ns, path.parent.name), default=None)
+    return newest.parent.name if newest is not None else None
+
+
+def recorded_of(workspace: Workspace, artefact: Artefact) -> dict[str, Any]:
     """The provenance of an artefact without its list of files."""
     return {k: v for k, v in workspace.read_provenance(artefact).items() if k != "files"}
 
@@ -114,7 +120,7 @@ def publish_sample(workspace: Workspace, labels: Artefact, *, index: int) -> str
         workspace,
         "samples",
         labels.key,
-        provenance=_recorded(workspace, labels),
+        provenance=recorded_of(workspace, labels),
         title=f"Sample {index}: {record['title']}",
         summary={
             "grid": volume.shape[0],
@@ -153,7 +159,7 @@ def publish_scan(
         workspace,
         "scans",
         scan.key,
-        provenance=_recorded(workspace, scan),
+        provenance=recorded_of(workspace, scan),
         title=f"Scan of {name}",
         summary={
             "projections": record.projections.shape[0],
@@ -185,7 +191,7 @@ def publish_preview(workspace: Workspace, look: Artefact, *, name: str, sources:
     folder = workspace.path(look)
     about = json.loads((folder / LOOK).read_text())
     centre = json.loads((folder / CENTRE).read_text())
-    recorded = _recorded(workspace, look)
+    recorded = recorded_of(workspace, look)
     pictures = {
         f"axial_{row}": Picture(
             (folder / f"axial_{row}.png").read_bytes(), f"Slice of detector row {row}, µ."
@@ -223,7 +229,7 @@ def publish_volume(workspace: Workspace, volume: Artefact, *, name: str, sources
     array, voxel_size = open_level(folder / VOLUME), read_voxel_size(folder / VOLUME)
     centre = json.loads((folder / CENTRE).read_text())
     quality = json.loads((folder / QUALITY).read_text())
-    recorded = _recorded(workspace, volume)
+    recorded = recorded_of(workspace, volume)
     low, median, high = quality.pop("percentiles_per_m")
     pictures = {
         plane: Picture(png, f"Middle {plane} slice, attenuation coefficient µ.")
@@ -288,7 +294,7 @@ def publish_model(workspace: Workspace, model: Artefact) -> str:
         workspace,
         "models",
         model.key,
-        provenance=_recorded(workspace, model),
+        provenance=recorded_of(workspace, model),
         title=f"Segmenter of {len(curve)} epochs",
         summary={k: v for k, v in about.items() if isinstance(v, (str, int, float, bool))},
         pictures={
@@ -310,9 +316,10 @@ def training_domain_warnings(
     workspace: Workspace, model: Artefact, volume: Artefact, energy_kev: float | None
 ) -> list[str]:
     """Why a volume is unlike those that the model was trained on; empty if it is alike."""
-    values, voxel_size = read_volume(workspace.path(volume) / VOLUME)
+    place = workspace.path(volume) / VOLUME
     folder = model_folders(workspace, model)[0]  # folds have seen alike volumes
-    reasons = domain_warnings(folder, values, voxel_size, energy_kev=energy_kev)
+    values = thinned(open_level(place))
+    reasons = domain_warnings(folder, values, read_voxel_size(place), energy_kev=energy_kev)
     return [f"{OUTSIDE}: {reason}" for reason in reasons]
 
 
@@ -329,116 +336,52 @@ def publish_segmentation(
     scan: Artefact | None = None,
     energy_kev: float | None = None,
 ) -> str:
-    """Predicted labels over the volume, what is implausible of them, and the metrics where the truth is known.
+    """Predicted labels over the volume, how unsure the model is of them, what is implausible, and the metrics where
+    the truth is known.
 
     The energy, to be compared with the training's, is given or read from the scan.
     """
     if scan is not None and energy_kev is None:
         energy_kev = read_scan(workspace.path(scan) / SCAN).energy_kev
-    values, voxel_size = read_volume(workspace.path(volume) / VOLUME)
-    predicted, _ = read_labels(workspace.path(segmentation) / LABELS)
+    place, folder = workspace.path(volume) / VOLUME, workspace.path(segmentation)
+    voxel_size = read_voxel_size(place)
     warnings = training_domain_warnings(workspace, model, volume, energy_kev)
+    predicted = open_level(folder / LABELS)
     rows = [("predicted", predicted)]
     tables, summary = {}, {}
     if truth is not None:
+        rows.append(("truth", open_level(workspace.path(truth) / LABELS)))
         true, _ = read_labels(workspace.path(truth) / LABELS)
-        rows.append(("truth", true))
-        metrics = metrics_table(true, predicted)
+        metrics = metrics_table(true, read_labels(folder / LABELS)[0])
         tables["metrics"] = Table(metrics, "Metrics of each class against the true labels.")
         summary = {f"f1_{row['class']}": row["f1"] for _, row in metrics.iterrows()}
-    for label, value in LABEL_NAMES.items():
-        if value:
-            summary[f"voxels_{label}"] = int(np.count_nonzero(predicted == value))
+    counted = label_voxels(workspace, segmentation)
+    summary |= {f"voxels_{label}": counted[label] for label, value in LABEL_NAMES.items() if value}
     unsure = mean_uncertainty(workspace, segmentation)
     if unsure is not None:
         summary["uncertainty_crystal"] = round(unsure, 4)
     title = f"Segmentation of {name}" + (f" ({OUTSIDE})" if warnings else "")
+    pictures = {
+        "overlay": Picture(
+            overlay_picture(open_level(place), rows, voxel_size, title),
+            "Outlines of the labels on the reconstruction.",
+        )
+    }
+    if (folder / UNCERTAINTY).is_dir():
+        pictures["uncertainty"] = Picture(
+            uncertainty_picture(open_level(folder / UNCERTAINTY), predicted, voxel_size, title),
+            "How unsure the model is, by its own account, in the same slices: look where it is bright within the "
+            "sample.",
+        )
     return publish_version(
         workspace,
         "segmentations",
         segmentation.key,
-        provenance=_recorded(workspace, segmentation),
+        provenance=recorded_of(workspace, segmentation),
         title=title,
-        summary=summary,
-        pictures={
-            "overlay": Picture(
-                overlay_picture(values, rows, voxel_size, title),
-                "Outlines of the labels on the reconstruction.",
-            )
-        },
-        tables=tables,
-        warnings=[*warnings, *said_of(workspace, segmentation)],
-        sources=sources,
-    )
-
-
-def read_factors(workspace: Workspace, factors: Artefact) -> pd.DataFrame:
-    """The table of absorption factors of a correction."""
-    return pd.read_parquet(workspace.path(factors) / FACTORS)
-
-
-def comparison_of(workspace: Workspace, truth: Artefact, predicted: Artefact) -> FactorComparison:
-    """Factors of predicted labels against those of true labels."""
-    return compare_factors(
-        read_factors(workspace, truth)["absorption_factor"].to_numpy(),
-        read_factors(workspace, predicted)["absorption_factor"].to_numpy(),
-    )
-
-
-def comparison_table(compared: FactorComparison) -> pd.DataFrame:
-    """How factors differ, a row a measure, all in percent of A."""
-    measures = {
-        "mean |ΔA|/A": compared.mean_absolute,
-        "largest |ΔA|/A": compared.largest,
-        "mean ΔA/A": compared.mean_signed,
-        "rms ΔA/A": compared.rms,
-        "spread of ΔA/A (what scaling cannot absorb)": compared.relative_spread,
-    }
-    return pd.DataFrame({"measure": list(measures), "percent": [100 * v for v in measures.values()]})
-
-
-@task(name="publish-absorption", **OPTIONS)
-def publish_absorption(
-    workspace: Workspace,
-    factors: Artefact,
-    reference: Artefact | None,
-    *,
-    name: str,
-    sources: Mapping[str, str] | None = None,
-) -> str:
-    """Absorption factors; with ``reference`` (from true labels) also how they differ from it."""
-    table = read_factors(workspace, factors)
-    a = table["absorption_factor"].to_numpy()
-    summary: dict[str, Any] = {
-        "reflections": len(table),
-        "transmission_minimum": float(a.min()),
-        "transmission_maximum": float(a.max()),
-        "largest_sampling_error": float((table["standard_error"] / table["absorption_factor"]).max()),
-    }
-    tables = {"factors": Table(table, "Absorption factor of each reflection.")}
-    pictures = {}
-    if reference is not None:
-        true = read_factors(workspace, reference)["absorption_factor"].to_numpy()
-        compared = comparison_of(workspace, reference, factors)
-        summary |= {
-            "mean_relative_difference": compared.mean_absolute,
-            "largest_relative_difference": compared.largest,
-            "mean_signed_difference": compared.mean_signed,
-            "rms_difference": compared.rms,
-        }
-        pictures["histogram"] = Picture(
-            factor_histograms(true, a, truth_name="true labels", predicted_name="predicted labels"),
-            "Absorption factors by true and by predicted labels, and their relative difference.",
-        )
-        tables["comparison"] = Table(comparison_table(compared), "Predicted against true labels.")
-    return publish_version(
-        workspace,
-        "absorption",
-        factors.key,
-        provenance=_recorded(workspace, factors),
-        title=f"Absorption factors of {name}",
         summary=summary,
         pictures=pictures,
         tables=tables,
+        warnings=[*warnings, *said_of(workspace, segmentation)],
         sources=sources,
     )

@@ -1,10 +1,8 @@
 """The registry of models in the workspace: register, score on frozen cases, judge, promote, roll back."""
 
 import getpass
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,15 +10,17 @@ import pandas as pd
 from prefect import task
 from pydantic import Field
 
-from tasks.artefacts import OPTIONS, produce
+from tasks.artefacts import OPTIONS, find_by_key, produce
 from tasks.cluster import Compute
 from tasks.progress import StageProgress
 from tasks.samples import LABELS
-from tasks.segmenter import MODEL
+from tasks.segmenter import DATASET, MODEL
 from tasks.volumes import VOLUME
 from tomoforge.config import Settings
 from tomoforge.errors import InputError
 from tomoforge.segmentation.audit import AuditRow
+from tomoforge.segmentation.case_records import Source, content_hash, content_name, volume_part
+from tomoforge.segmentation.dataset import read_dataset_record
 from tomoforge.segmentation.evaluation import evaluate_case, join_evaluations
 from tomoforge.segmentation.gate import (
     HOLDOUT,
@@ -32,12 +32,11 @@ from tomoforge.segmentation.gate import (
     rules_record,
 )
 from tomoforge.segmentation.registry import Registry
-from tomoforge.storage import Artefact, Workspace, file_checksum, replacing
-from tomoforge.volumes import LABEL_NAMES, read_labels
+from tomoforge.storage import Artefact, Workspace, replacing
+from tomoforge.volumes import LABEL_NAMES, read_labels, read_volume
 
 DATABASE = Path("registry") / "registry.db"
-SCORES = "scores.parquet"
-_REAL_SCAN = "real-scan-"  # keys of imported scans; forged ones are called otherwise
+SCORES, CONFUSION = "scores.parquet", "confusion.parquet"
 _TIMEOUT_S = 24 * 3600.0
 # A decision is made once: what its first try recorded must not be recorded again.
 _ONCE = {**OPTIONS, "retries": 0}
@@ -76,11 +75,13 @@ class GateSettings(Settings):
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """A volume with its true labels. name : hash of the content of both."""
+    """A volume with its labels. name : by the content of both; source, group : as the dataset has them."""
 
     name: str
     volume: Artefact
     labels: Artefact
+    source: Source
+    group: str
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,11 @@ class SetScores:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a model: lines for a person, and whether it is champion now."""
+    """What became of a model: lines for a person, whether it is champion now, and where that is published."""
 
     promoted: bool
     lines: tuple[str, ...]
+    published: str | None = None
 
 
 def open_registry(workspace: Workspace) -> Registry:
@@ -126,7 +128,7 @@ def champion_of(workspace: Workspace) -> Artefact | None:
 
 def find_model(workspace: Workspace, key: str) -> Artefact:
     """The model of this key. Raises InputError with the keys there are."""
-    return _find(workspace, "models", "model", key)
+    return find_by_key(workspace, "models", key, "model")
 
 
 def deciding(by: str | None) -> str:
@@ -168,7 +170,7 @@ def frozen_cases(
     key = dataset if dataset is not None else frozen.evidence["dataset"] if frozen is not None else None
     if key is None:
         return None
-    found = _find(workspace, "datasets", "dataset", key)
+    found = find_by_key(workspace, "datasets", key, "dataset")
     cases = CaseSet(name, key, tuple(labelled_cases(workspace, found, trust_records=False)))
     measured = cases.measured()
     if frozen is None or (replace and frozen.after != measured.sha256):
@@ -187,7 +189,7 @@ def frozen_cases(
 def score_model(
     compute: Compute, workspace: Workspace, cases: CaseSet, segmentations: Sequence[Artefact], *, name: str
 ) -> Artefact:
-    """Scores of segmentations, in the order of the cases: a table in kind ``models``."""
+    """Scores of segmentations, in the order of the cases, and what was taken for what: tables in kind ``models``."""
 
     def build(folder: Path) -> None:
         pieces = [
@@ -196,8 +198,11 @@ def score_model(
         ]
         bar = StageProgress(f"{name}: cases scored")
         parts = compute.map(_score_piece, pieces, timeout_s=_TIMEOUT_S, progress=bar)
+        joined = join_evaluations(parts)
         with replacing(folder / SCORES) as path:
-            join_evaluations(parts).scores.to_parquet(path, index=False)
+            joined.scores.to_parquet(path, index=False)
+        with replacing(folder / CONFUSION) as path:
+            joined.confusion.to_parquet(path)
 
     inputs: Mapping[str, Artefact | str] = {
         **{f"case_{n}": case.name for n, case in enumerate(cases.cases)},
@@ -207,7 +212,7 @@ def score_model(
         workspace,
         "models",
         "scores",
-        parameters={"classes": LABEL_NAMES},
+        parameters={"classes": LABEL_NAMES, "tables": [SCORES, CONFUSION]},
         inputs=inputs,
         packages=("segmentation",),
         build=build,
@@ -245,6 +250,14 @@ def judge_model(
         "rules": rules_record(rules),
         "by_hand": by_hand,
         "sets": {item.cases.name: item.cases.measured().sha256 for item in scores},
+        "datasets": {item.cases.name: item.cases.dataset for item in scores},
+        "scores": {
+            item.cases.name: {
+                "champion": item.champion.key if item.champion is not None else None,
+                "challenger": item.challenger.key,
+            }
+            for item in scores
+        },
     }
     if verdict.promote:
         registry.promote(
@@ -266,38 +279,24 @@ def roll_back(workspace: Workspace, *, by: str, reason: str, to: str | None) -> 
 
 
 def labelled_cases(workspace: Workspace, dataset: Artefact, *, trust_records: bool) -> list[LabelledCase]:
-    """The cases a dataset was made from.
+    """The cases of a dataset.
 
-    trust_records : name them by the checksums that were recorded when they were made, else by their files as
-    they are now, which takes as long as reading them.
+    trust_records : name them by what was recorded when the dataset was made, else by their voxels as they are
+    now, which takes as long as reading them.
     """
-    inputs = workspace.read_provenance(dataset)["inputs"]
-    numbers = sorted(int(role.removeprefix("volume_")) for role in inputs if role.startswith("volume_"))
-    if not numbers:
-        raise InputError(f"a dataset must say which volumes it was made from, got none in {dataset.key}")
+    inputs = workspace.read_provenance(dataset)["inputs"].values()
+    by_key = {item["key"]: Artefact(**item) for item in inputs if isinstance(item, Mapping)}
     found = []
-    for n in numbers:
-        volume, labels = Artefact(**inputs[f"volume_{n}"]), Artefact(**inputs[f"labels_{n}"])
-        parts = [
-            _checksums(workspace, volume, VOLUME, trust_records),
-            _checksums(workspace, labels, LABELS, trust_records),
-        ]
-        name = sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        found.append(LabelledCase(name, volume, labels))
+    for stored in read_dataset_record(workspace.path(dataset) / DATASET)["cases"]:
+        volume, labels = (by_key[stored["origin"][part]] for part in ("volume", "labels"))
+        hashes = stored["volume_sha256"], stored["labels_sha256"]
+        if not trust_records:
+            hashes = (
+                content_hash(*read_volume(workspace.path(volume) / VOLUME)),
+                content_hash(*read_labels(workspace.path(labels) / LABELS)),
+            )
+        found.append(LabelledCase(content_name(*hashes), volume, labels, stored["source"], stored["group"]))
     return found
-
-
-def _checksums(workspace: Workspace, artefact: Artefact, part: str, trust_records: bool) -> dict[str, str]:
-    """File within ``part`` of an artefact → its SHA-256."""
-    folder = workspace.path(artefact)
-    if trust_records:
-        files = workspace.read_provenance(artefact)["files"]
-        return {name: entry["sha256"] for name, entry in files.items() if name.startswith(f"{part}/")}
-    return {
-        str(file.relative_to(folder)): file_checksum(file)
-        for file in (folder / part).rglob("*")
-        if file.is_file()
-    }
 
 
 def _verdict(
@@ -310,7 +309,7 @@ def _verdict(
     by_hand: bool,
 ) -> Verdict:
     by_set = {item.cases.name: item for item in scores}
-    tested = {case.name for item in scores for case in item.cases.cases}
+    tested = [case for item in scores for case in item.cases.cases]
     seen = _training_cases(workspace, challenger)
     known = _training_cases(workspace, champion) if champion is not None else {}
     undone = registry.rolled_back(challenger.key)
@@ -326,12 +325,19 @@ def _verdict(
         frozen=frozen,
         measured=[item.cases.measured() for item in scores],
         regression=regression,
-        leaked=sorted(tested & set(seen)),
-        new_cases=len(_real(workspace, seen) - set(known)),
+        leaked=sorted(_leaked(tested, seen.values())),
+        # Labels that a person approved count as those that a person drew: the scan was measured in both.
+        new_cases=sum(case.source != "forged" for name, case in seen.items() if name not in known),
         by_hand=by_hand,
         rolled_back=f"by {undone.who}: {undone.reason}" if undone is not None else None,
     )
     return judge(old, new, rules, comparison)
+
+
+def _leaked(tested: Iterable[LabelledCase], seen: Collection[LabelledCase]) -> set[str]:
+    """Test cases that share volume or group with what a model has seen, whatever the labels."""
+    groups, volumes = {case.group for case in seen}, {volume_part(case.name) for case in seen}
+    return {case.name for case in tested if case.group in groups or volume_part(case.name) in volumes}
 
 
 def _frozen_set(row: AuditRow) -> FrozenSet:
@@ -345,33 +351,8 @@ def _training_cases(workspace: Workspace, model: Artefact) -> dict[str, Labelled
     return {case.name: case for case in labelled_cases(workspace, dataset, trust_records=True)}
 
 
-def _real(workspace: Workspace, cases: Mapping[str, LabelledCase]) -> set[str]:
-    """The cases whose scan was measured and not forged."""
-    return {
-        name
-        for name, case in cases.items()
-        if _scan_key(workspace.read_provenance(case.volume)).startswith(_REAL_SCAN)
-    }
-
-
-def _scan_key(provenance: Mapping[str, Any]) -> str:
-    scan = provenance["inputs"].get("scan")
-    return str(scan["key"]) if isinstance(scan, Mapping) else ""
-
-
 def _read(workspace: Workspace, scores: Artefact | None) -> pd.DataFrame | None:
     return pd.read_parquet(workspace.path(scores) / SCORES) if scores is not None else None
-
-
-def _find(workspace: Workspace, kind: str, what: str, key: str) -> Artefact:
-    found = workspace.find(kind, key) if "/" not in key else None
-    if found is None:
-        known = sorted(p.name for p in workspace.folder(kind).glob(f"{what}-*"))
-        raise InputError(
-            f"{what} must be the key of a {what} in {workspace.root}, got {key!r}; "
-            f"there are: {', '.join(known) or 'none'}"
-        )
-    return found
 
 
 def _lines(challenger: Artefact, champion: Artefact | None, verdict: Verdict) -> list[str]:

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from prefect import task
 
+from tasks.absorption import read_factors
 from tasks.artefacts import OPTIONS
+from tasks.correction_report import Correction, compared_with, comparison_table
+from tasks.merging import read_merged
 from tasks.publishing import (
     OUTSIDE,
-    comparison_of,
-    comparison_table,
     metrics_table,
     publish_version,
-    read_factors,
     training_domain_warnings,
 )
 from tasks.samples import LABELS
@@ -42,7 +42,7 @@ class ForgedRun:
     """The artefacts of the held-out sample, and how many samples there were.
 
     contact : the volume of the same sample scanned without propagation, to tell what phase does to µ;
-    factors : by the predicted labels, None where the model found no crystal.
+    correction : by true and by predicted labels, by the true ones alone where the model found no crystal.
     """
 
     samples: int
@@ -52,12 +52,13 @@ class ForgedRun:
     contact: Artefact
     model: Artefact
     segmentation: Artefact
-    truth_factors: Artefact
-    factors: Artefact | None
+    correction: Correction
 
     def keys(self) -> dict[str, str]:
         """Role → key of each artefact."""
-        return {role: item.key for role, item in vars(self).items() if isinstance(item, Artefact)}
+        keys = {role: item.key for role, item in vars(self).items() if isinstance(item, Artefact)}
+        traced = {f"factors_{source}": item.key for source, item in self.correction.factors.items()}
+        return {**keys, **traced, "merging": self.correction.merged.key}
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,11 @@ def publish_forged_run(
     predicted, _ = read_labels(workspace.path(run.segmentation) / LABELS)
     materials = _materials_table(volume, contact, truth, voxel_size, optics, mu)
     metrics = metrics_table(truth, predicted)
-    compared = comparison_of(workspace, run.truth_factors, run.factors) if run.factors else None
+    compared = (
+        compared_with(workspace, run.correction, run.correction.reference)
+        if run.correction.reference
+        else None
+    )
     projections = optics.projections * run.samples
     summary: dict[str, Any] = {
         "samples_forged": run.samples,
@@ -112,26 +117,31 @@ def publish_forged_run(
         "segmentation": Table(metrics, "Metrics on the sample that was not trained on."),
     }
     if compared is None:
-        correction = "A by predicted labels: none, the model found no crystal; train it longer"
+        correction: tuple[str, ...] = (
+            "A by predicted labels: none, the model found no crystal; train it longer",
+        )
         warnings.append("the model found no crystal in the held-out sample: there are no absorption factors")
     else:
+        merged = read_merged(workspace, run.correction.merged)
         correction = (
             f"A by predicted against true labels, {compared.count} reflections: mean |ΔA|/A "
-            f"{compared.mean_absolute:.2%}, largest {compared.largest:.2%}"
+            f"{compared.mean_absolute:.2%}, largest {compared.largest:.2%}",
+            "",
+            *merged.lines,
         )
         summary["mean_relative_difference"] = compared.mean_absolute
         summary["largest_relative_difference"] = compared.largest
         tables["absorption"] = Table(
             comparison_table(compared), "Absorption factors by predicted against those by true labels."
         )
+        tables["merging"] = Table(merged.overall, merged.captions["merging"])
     scan = read_scan(workspace.path(run.scan) / SCAN)
     picture = overview_picture(
         truth,
         normalise(scan.projections[:1], scan.flats, scan.darks)[0],
         volume,
         predicted,
-        read_factors(workspace, run.truth_factors)["absorption_factor"].to_numpy(),
-        read_factors(workspace, run.factors)["absorption_factor"].to_numpy() if run.factors else None,
+        *_factors(workspace, run.correction),
         voxel_size,
     )
     identifier = publish_version(
@@ -159,9 +169,15 @@ def publish_forged_run(
             ],
         ),
         "",
-        correction,
+        *correction,
     )
     return RunSummary(identifier, lines)
+
+
+def _factors(workspace: Workspace, correction: Correction) -> tuple[np.ndarray, np.ndarray | None]:
+    """Factors (reflection,) by true and by predicted labels, None for the latter where they show no crystal."""
+    found = [read_factors(workspace, item)["absorption_factor"] for item in correction.factors.values()]
+    return found[0].to_numpy(), found[1].to_numpy() if len(found) > 1 else None
 
 
 @task(name="publish-real-run", **OPTIONS)

@@ -39,7 +39,7 @@ def build_dataset(
     labels: Sequence[Artefact],
     *,
     sources: Sequence[Source] | None = None,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str | None] | None = None,
     approvals: Mapping[str, str] | None = None,
     holdout: Holdout | None = None,
     folds: int | None = None,
@@ -47,7 +47,7 @@ def build_dataset(
     """nnU-Net dataset of volumes with their labels, by reference: kind ``datasets``.
 
     sources : of each pair, None where all are forged; groups : of each pair, what must not be torn into training and
-    validation, None where each volume is one; approvals : key of pseudo-labels → hash of the decision that approved
+    validation, None for the volume alone; approvals : key of pseudo-labels → hash of the decision that approved
     them; holdout : frozen cases that must not be among them; folds : splits of a cross-validation, None for one.
     """
     pairs = list(zip(volumes, labels, strict=True))

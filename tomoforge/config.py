@@ -198,6 +198,9 @@ class TrainingSchedule(Settings):
         None, description="Channels of the first stage."
     )
     stages: Annotated[int, Field(ge=2, le=8)] | None = Field(None, description="Resolutions of the network.")
+    normalisation: Literal["instance", "batch"] | None = Field(
+        None, description="Inside the network: instance forgets absolute grey values, batch keeps them."
+    )
     learning_rate: Positive | None = Field(None, description="Initial learning rate.")
     device: Literal["cpu", "cuda"] = Field(
         "cpu", description="Processor, or the first GPU that a worker sees."
@@ -220,7 +223,7 @@ class TrainingSchedule(Settings):
 
 
 class RotationSettings(Settings):
-    """The synthetic rotation experiment whose reflections get absorption factors."""
+    """The twin: a synthetic rotation experiment whose true absorption is known."""
 
     cell: tuple[Positive, Positive, Positive, Positive, Positive, Positive] = Field(
         (79.0, 79.0, 37.0, 90.0, 90.0, 90.0), description="Cell a, b, c [Å], α, β, γ [degrees]."
@@ -228,14 +231,69 @@ class RotationSettings(Settings):
     space_group: str = Field("P 43 21 2", description="Hermann–Mauguin symbol.")
     resolution_a: Positive = Field(4.0, description="Smallest spacing [Å].")
     rotation_range_deg: Annotated[float, Field(gt=0, le=360)] = Field(
-        90.0, description="Rotation range [degrees]."
+        180.0, description="Rotation range [degrees]."
     )
     reflections: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        1000, description="Largest number of reflections; more are thinned evenly."
+        1000, description="About how many reflections; more are thinned by whole groups of equivalents."
     )
+    anomalous: NotNegative = Field(0.04, description="Anomalous differences over mean intensities, about.")
+    instrument_error: NotNegative = Field(
+        0.02, description="Relative error of every intensity, whatever its counts."
+    )
+
+
+class DiffractionSettings(Settings):
+    """How files of reflections are read, and how their laboratory lies to the tomogram."""
+
+    intensity: Literal["profile", "summation", "scaled"] = Field(
+        "profile", description="Which intensities of a .refl or an unmerged MTZ."
+    )
+    space_group: str | None = Field(
+        None, description="Hermann–Mauguin symbol, where it is another than the files say or they say none."
+    )
+    orientation: str = Field(
+        "goniometer",
+        description="goniometer: the tomogram was recorded on the same one, about its scanning axis; anacor; search: "
+        "among 24 quarter turns of that; or the laboratory axes along array axes z, y, x, such as +x,+z,+y.",
+    )
+    tomography_zero_deg: Annotated[float, Field(ge=-360, le=360, allow_inf_nan=False)] = Field(
+        0.0, description="Tomography angle where the goniometer stands at zero [degrees]."
+    )
+    rotation_sense: Literal["same", "opposite"] = Field(
+        "same", description="Whether the tomography angle grows with the goniometer's, or falls."
+    )
+
+    @field_validator("orientation", mode="before")
+    @classmethod
+    def _axes_as_text(cls, value: Any) -> Any:
+        return ",".join(value) if isinstance(value, list | tuple) else value
+
+
+class TracingSettings(Settings):
+    """How absorption factors are traced, and where µ comes from."""
+
     target_error: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.003, description="Standard error of a factor to be reached."
+        0.003, description="Standard error of a factor to be reached, relative."
     )
+    mu_from: Literal["composition", "projections", "volume"] = Field(
+        "composition",
+        description="µ of the named materials, or as measured in the flat-corrected projections or in the volume.",
+    )
+    mu_error_percent: NotNegative = Field(
+        0.0, description="Standard error of µ from the composition [percent]; measured µ bring their own."
+    )
+    beam_height_um: Positive | None = Field(
+        None, description="Full height of a top-hat beam [µm], along the axis; larger than the crystal if not given."
+    )
+    beam_width_um: Positive | None = Field(
+        None, description="Its full width [µm]; given together with the height."
+    )
+
+    @model_validator(mode="after")
+    def _beam_has_two_sides(self) -> "TracingSettings":
+        if (self.beam_height_um is None) != (self.beam_width_um is None):
+            raise ValueError("beam_height_um and beam_width_um describe one beam: give both, or neither")
+        return self
 
 
 class ClusterSettings(Settings):

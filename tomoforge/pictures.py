@@ -5,8 +5,10 @@ The same numbers give the same bytes: no time and no program version is written 
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
+import zarr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -19,6 +21,10 @@ from tomoforge.volumes import LABEL_NAMES
 LABEL_COLOURS = {0: "#111111", 1: "#56B4E9", 2: "#E69F00", 3: "#D55E00"}
 _PLANES = ("axial (z)", "coronal (y)", "sagittal (x)")
 
+Slices: TypeAlias = (
+    np.ndarray | zarr.Array
+)  # of what is stored, the slices that are shown are read and no more
+
 
 def png_bytes(figure: Figure) -> bytes:
     """A figure as PNG, without time or version in it."""
@@ -27,9 +33,9 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _middle_slices(volume: np.ndarray) -> list[np.ndarray]:
+def _middle_slices(volume: Slices) -> list[np.ndarray]:
     nz, ny, nx = volume.shape
-    return [volume[nz // 2], volume[:, ny // 2], volume[:, :, nx // 2]]
+    return [np.asarray(part) for part in (volume[nz // 2], volume[:, ny // 2], volume[:, :, nx // 2])]
 
 
 def _row(count: int, height: float = 3.4) -> Figure:
@@ -72,28 +78,49 @@ def labels_picture(labels: np.ndarray, voxel_size: float, title: str) -> bytes:
 
 
 def overlay_picture(
-    volume: np.ndarray,
-    rows: Sequence[tuple[str, np.ndarray]],
+    volume: Slices,
+    rows: Sequence[tuple[str, Slices]],
     voxel_size: float,
     title: str,
 ) -> bytes:
     """Middle slices of a volume (z, y, x) [1/m], bare and with the outlines of one or two label volumes.
 
-    rows : (name, labels) of each label volume to draw, one row of slices each.
+    rows : (name, labels) of each label volume to draw, one row of slices each. All may be in memory or stored.
     """
     figure = Figure(figsize=(9.6, 3.3 * (1 + len(rows)) + 0.4), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=10)
     grid = figure.subplots(1 + len(rows), 3, squeeze=False)
-    low, high = grey_range(volume)
-    for column, (image, plane) in enumerate(zip(_middle_slices(volume), _PLANES, strict=True)):
+    images, drawn = _middle_slices(volume), [_middle_slices(labels) for _, labels in rows]
+    low, high = grey_range(*images)
+    for column, (image, plane) in enumerate(zip(images, _PLANES, strict=True)):
         for row in range(1 + len(rows)):
             axes = grid[row, column]
             axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
             name = "reconstruction" if row == 0 else rows[row - 1][0]
             _bare(axes, f"{name}, {plane}")
             if row:
-                _outline(axes, _middle_slices(rows[row - 1][1])[column])
+                _outline(axes, drawn[row - 1][column])
         _scale_bar(grid[0, column], image.shape[1], voxel_size)
+    _legend(figure, LABEL_NAMES)
+    return png_bytes(figure)
+
+
+def uncertainty_picture(uncertainty: Slices, labels: Slices, voxel_size: float, title: str) -> bytes:
+    """Middle slices of a prediction's uncertainty (z, y, x), 0 certain … 1, with the outlines of its labels.
+
+    Both may be in memory or stored. voxel_size [m].
+    """
+    figure = Figure(figsize=(9.6, 3.9), dpi=110, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    grid, slices = figure.subplots(1, 3), _middle_slices(uncertainty)
+    # Nobody is ever quite unsure, and a network mostly little: the scale ends at the greatest that is shown.
+    most = max(0.1, *(float(image.max()) for image in slices))
+    for axes, image, drawn, plane in zip(grid, slices, _middle_slices(labels), _PLANES, strict=True):
+        shown = axes.imshow(image, cmap="magma", vmin=0, vmax=most, interpolation="nearest")
+        _outline(axes, drawn)
+        _bare(axes, plane)
+        _scale_bar(axes, image.shape[1], voxel_size)
+    figure.colorbar(shown, ax=list(grid), label="1 − probability of the label", shrink=0.85)
     _legend(figure, LABEL_NAMES)
     return png_bytes(figure)
 
@@ -105,9 +132,9 @@ def _outline(axes, labels: np.ndarray) -> None:
             axes.contour(mask, levels=[0.5], colors=[colour], linewidths=1.1)
 
 
-def grey_range(image: np.ndarray) -> tuple[float, float]:
-    """Black and white of a grey picture: percentiles, so that edge fringes do not flatten the rest."""
-    low, high = (float(v) for v in np.percentile(image, [0.5, 99.5]))
+def grey_range(*images: np.ndarray) -> tuple[float, float]:
+    """Black and white of grey pictures: percentiles, so that edge fringes do not flatten the rest."""
+    low, high = (float(v) for v in np.percentile(np.concatenate([np.ravel(i) for i in images]), [0.5, 99.5]))
     return (low, high) if high > low else (low, low + 1.0)
 
 

@@ -49,6 +49,32 @@ def pictures(at: AppTest) -> int:
     return len(at.get("image")) + len(at.get("imgs"))
 
 
+def test_page__decisions_on_models_and_what_is_worth_annotating(app: Path, example: Path) -> None:
+    publish(
+        example,
+        "promotions",
+        "decision-00002-012345-89abcdef",
+        title="Refused model-41",
+        summary={"decision": "refused", "iou_crystal_challenger": 0.91, "iou_crystal_champion": 0.94},
+        warnings=["crystal changes by -3.00 points of IoU over 6 cases of the holdout set"],
+        tables={"gate": Table(pd.DataFrame({"class": ["crystal"], "difference": [-0.03]}), "By class.")},
+        sources={"model": "model-41"},
+    )
+    publish(
+        example,
+        "annotation_queues",
+        "annotation-queue-89abcdef",
+        title="What is worth annotating: 1 volume",
+        summary={"queued": 1, "ranked": 1},
+        tables={"queue": Table(pd.DataFrame({"position": [1], "subject": ["volume-31"]}), "First first.")},
+    )
+    refused = open_page(app, "models", kind="promotions")
+    assert "Refused model-41" in said(refused) and "Crystal changes by -3.00 points" in said(refused)
+    assert {"IoU crystal challenger", "IoU crystal champion"} <= {box.label for box in refused.metric}
+    queue = open_page(app, "models", kind="annotation_queues")
+    assert "What is worth annotating: 1 volume" in said(queue)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_page__shows_the_example(app: Path, example: Path, page: str) -> None:
     at = open_page(app, page)

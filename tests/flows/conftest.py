@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,24 @@ def _wait(server: subprocess.Popen, health: str) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
     pytest.fail(f"the Prefect server for the tests did not answer within {PATIENCE_S:g} s")
+
+
+@pytest.fixture
+def in_this_process(one_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Flows called in the test's own process go to the one server: a process of their own costs as much again."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        temporary_settings,
+    )
+
+    monkeypatch.setenv("PREFECT_API_URL", one_server)  # ``prepare`` leaves what is set
+    monkeypatch.setenv("TOMOFORGE_WORKSPACE", "")  # it sets this one, which is given back afterwards
+    settings = {
+        PREFECT_API_URL: one_server,
+        PREFECT_HOME: Path(os.environ["TOMOFORGE_TEST_HOME"]),
+        PREFECT_LOGGING_TO_API_ENABLED: False,  # or it goes on when the server has ended
+    }
+    with temporary_settings(settings):
+        yield

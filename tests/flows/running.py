@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # The main job as small as it can be and still do everything.
 TINY = [
     *("--samples", "2", "--grid", "64", "--voxel-size-um", "5", "--seed", "3"),
-    *("--optics.projections", "45", "--rotation.reflections", "60", "--rotation.target-error", "0.02"),
+    *("--optics.projections", "45", "--rotation.reflections", "60", "--tracing.target-error", "0.02"),
     *("--training.epochs", "3", "--training.iterations", "3", "--training.patch", "64"),
     *("--training.stages", "4"),
 ]
 
-# Times and run names; the server's database; pieces of runs that were killed.
-_NOT_RESULTS = ("run.json", ".prefect", ".partial")
+# Times and run names; the server's and the registry's databases; pieces of runs that were killed.
+_NOT_RESULTS = ("run.json", ".prefect", "registry", ".partial")
 
 
 def start_flow(workspace: Path, *arguments: str, own_server: bool = False) -> subprocess.Popen:
@@ -41,6 +41,16 @@ def start_flow(workspace: Path, *arguments: str, own_server: bool = False) -> su
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def run_here(workspace: Path, *arguments: str) -> int:
+    """``python -m flows …`` in the test's own process, with the fixture ``in_this_process``; its exit status.
+
+    What it says is for ``capsys``. A process of its own costs ten seconds of imports, so it is for tests that need one.
+    """
+    from flows.command_line import main
+
+    return main([arguments[0], "--workspace", str(workspace), *arguments[1:]])
 
 
 def finish(flow: subprocess.Popen, timeout_s: float = 400) -> int:

@@ -4,7 +4,6 @@ import json
 import random
 import re
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -14,13 +13,11 @@ import pytest
 from tasks.absorption import holds_crystal
 from tasks.runs import ForgedRun, publish_forged_run
 from tasks.scans import material_mu
+from tests.flows.running import TINY, artefacts, finish, kill_group, log_of, run_here, start_flow
 from tomoforge.config import OpticsSettings
 from tomoforge.results import read_published
 from tomoforge.storage import Artefact, Workspace
 from tomoforge.volumes import write_labels
-
-sys.path.insert(0, str(Path(__file__).parent))
-from running import TINY, artefacts, finish, kill_group, log_of, start_flow
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -77,17 +74,16 @@ def test_end_to_end__says_what_it_found(undisturbed):
     assert kinds == {"samples", "scans", "volumes", "models", "segmentations", "absorption", "runs"}
 
 
-def test_end_to_end__again_recomputes_nothing_and_a_changed_parameter_only_what_depends_on_it(undisturbed):
+def test_end_to_end__again_recomputes_nothing_and_a_changed_parameter_only_what_depends_on_it(
+    undisturbed, in_this_process, capsys
+):
     workspace = undisturbed
     before = artefacts(workspace)
-    log = workspace.with_suffix(".log")
-    log.unlink()
-    assert finish(start_flow(workspace, "end_to_end", *TINY, "--cluster.workers", "1")) == 0
+    assert run_here(workspace, "end_to_end", *TINY, "--cluster.workers", "1") == 0
     assert artefacts(workspace) == before
-    assert "epochs:" not in log_of(workspace)  # nothing was trained
-    log.unlink()
+    assert "epochs:" not in "".join(capsys.readouterr())  # nothing was trained
     changed = [*TINY, "--rotation.reflections", "40"]
-    assert finish(start_flow(workspace, "end_to_end", *changed, "--cluster.workers", "1")) == 0
+    assert run_here(workspace, "end_to_end", *changed, "--cluster.workers", "1") == 0
     new = {name.split("/")[0] for name in artefacts(workspace).keys() - before.keys()}
     assert new == {"corrections", "published"}  # forging, training and segmenting do not depend on it
     assert before.items() <= artefacts(workspace).items()
@@ -136,14 +132,14 @@ def found(workspace: Workspace, kind: str, folder: Path) -> Artefact:
 
 
 @pytest.mark.timeout(400)
-def test_end_to_end__takes_a_real_scan_through_the_same_rooms(undisturbed, shared_data):
+def test_end_to_end__takes_a_real_scan_through_the_same_rooms(
+    undisturbed, shared_data, in_this_process, capsys
+):
     workspace = undisturbed
     scan = str(shared_data / "scans" / "diamond_24737.nxs")
     real = ["--scan", scan, "--energy-kev", "20", "--pixel-size-um", "5"]
-    workspace.with_suffix(".log").unlink()
-    flow = start_flow(workspace, "end_to_end", *TINY, *real, "--cluster.workers", "2")
-    assert finish(flow) == 0, log_of(workspace)
-    text = log_of(workspace)
+    assert run_here(workspace, "end_to_end", *TINY, *real, "--cluster.workers", "2") == 0
+    text = capsys.readouterr().out
     centre = float(re.search(r"rotation centre  ([\d.]+) px", text).group(1))
     assert 85.5 <= centre <= 86.0
     assert "outside the training domain" in text
@@ -154,10 +150,12 @@ def test_end_to_end__takes_a_real_scan_through_the_same_rooms(undisturbed, share
     assert any("outside the training domain" in warning for warning in run["warnings"])
 
 
-def test_end_to_end__real_scan_without_energy_stops_before_any_work(tmp_path, shared_data):
+def test_end_to_end__real_scan_without_energy_stops_before_any_work(
+    tmp_path, shared_data, in_this_process, capsys
+):
     workspace = tmp_path / "workspace"
     scan = str(shared_data / "scans" / "diamond_24737.nxs")
-    assert finish(start_flow(workspace, "end_to_end", "--scan", scan, "--pixel-size-um", "5")) == 2
-    text = log_of(workspace)
+    assert run_here(workspace, "end_to_end", "--scan", scan, "--pixel-size-um", "5") == 2
+    text = capsys.readouterr().err
     assert "energy" in text and "ENERGY_KEV" in text and "--energy-kev" in text
     assert not (workspace / "labels").exists()

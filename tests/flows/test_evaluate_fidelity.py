@@ -8,14 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.evaluate_fidelity import given_labels
-from tomoforge.errors import InputError
 from tomoforge.geometry import ScanGeometry, uniform_angles
 from tomoforge.optics.detector import Detector
 from tomoforge.optics.materials import find_material, mixture
 from tomoforge.optics.scan import Beam, simulate_scan
 from tomoforge.scan import write_frame_batch, write_nxtomo
-from tomoforge.storage import Workspace
 
 sys.path.insert(0, str(Path(__file__).parent))
 from running import finish, log_of, start_flow
@@ -79,9 +76,3 @@ def test_evaluate_fidelity__finds_the_distance_and_that_wave_optics_is_nearer(tm
     assert {"projection", "slice", "distances"} <= set(manifest["pictures"])
     assert any("not recorded" in warning for warning in manifest["warnings"])
     assert not any("worse" in warning for warning in manifest["warnings"])
-
-
-def test_evaluate_fidelity__labels_that_are_not_there_are_refused(tmp_path):
-    for key in ("nonsense", "../labels/nonsense"):
-        with pytest.raises(InputError, match="labels must be the key of a label volume"):
-            given_labels(Workspace(tmp_path), key)

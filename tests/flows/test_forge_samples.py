@@ -2,16 +2,13 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.flows.running import artefacts, run_here
 from tomoforge.results import read_published
-
-sys.path.insert(0, str(Path(__file__).parent))
-from running import artefacts, finish, log_of, start_flow
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -24,15 +21,17 @@ def published_set(workspace: Path):
     return read_published(folder)
 
 
-def test_forge_samples__same_bytes_on_one_worker_and_on_two_a_gallery_and_a_scan(tmp_path):
+def test_forge_samples__same_bytes_on_one_worker_and_on_two_a_gallery_and_a_scan(
+    tmp_path, in_this_process, capsys
+):
     one, two = tmp_path / "one", tmp_path / "two"
     for workspace, workers in ((one, "1"), (two, "2")):
-        status = finish(start_flow(workspace, "forge_samples", *SMALL, "--cluster.workers", workers))
-        assert status == 0, log_of(workspace)
+        assert run_here(workspace, "forge_samples", *SMALL, "--cluster.workers", workers) == 0
+    assert "samples forged  3 of 3" in capsys.readouterr().out
     assert artefacts(one) == artefacts(two)
     key = sorted(folder.name for folder in (one / "labels").glob("sample-*"))[0]
     scan = ["simulate_scan", "--labels", key, "--optics.projections", "40", "--cluster.workers", "2"]
-    assert finish(start_flow(one, *scan)) == 0, log_of(one)
+    assert run_here(one, *scan) == 0
     assert any(name.startswith("scans/") for name in artefacts(one))
     shown = published_set(one)
     assert shown.summary["samples_forged"] == 3 and shown.warnings == ()
@@ -41,11 +40,12 @@ def test_forge_samples__same_bytes_on_one_worker_and_on_two_a_gallery_and_a_scan
     assert len(table) == 3 and table["tries"].min() == 1
     for column in ("habit", "mount", "crystal_size", "crystal_aspect", "fraction_liquor", "tilt", "engine"):
         assert table[column].notna().all()
-    assert "samples forged  3 of 3" in log_of(one)
 
 
 @pytest.mark.skipif(BLENDER is None, reason="no Blender executable on this machine")
-def test_forge_samples__a_sample_that_cannot_be_forged_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
+def test_forge_samples__a_sample_that_cannot_be_forged_is_named_and_the_rest_goes_on(
+    tmp_path, monkeypatch, in_this_process, capsys
+):
     # Its second to eleventh runs die: the smoke test passes, one sample's five seeds fail twice each.
     program, count = tmp_path / "blender", tmp_path / "runs"
     program.write_text(
@@ -56,9 +56,8 @@ def test_forge_samples__a_sample_that_cannot_be_forged_is_named_and_the_rest_goe
     monkeypatch.setenv("TOMOFORGE_BLENDER", str(program))
     workspace = tmp_path / "workspace"
     options = ["--forging.engine", "blender", "--cluster.workers", "1"]
-    status = finish(start_flow(workspace, "forge_samples", *SMALL, *options))
-    assert status == 0, log_of(workspace)
-    assert "samples forged  2 of 3" in log_of(workspace)
+    assert run_here(workspace, "forge_samples", *SMALL, *options) == 0
+    assert "samples forged  2 of 3" in capsys.readouterr().out
     shown = published_set(workspace)
     (warning,) = shown.warnings
     assert "is missing" in warning and "SIGKILL" in warning

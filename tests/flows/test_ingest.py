@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from tests.flows.running import finish, kill_group, log_of, start_flow
+from tests.flows.running import finish, kill_group, log_of, run_here, start_flow
 from tests.library.beamline.inbox_files import COLUMNS, ROWS, tiny_scan, tree
 from tomoforge.beamline.ledger import Ledger
 from tomoforge.results import Published, list_published
@@ -195,12 +195,12 @@ def sample(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(1200)
 def test_ingest__a_scan_with_companions_becomes_a_volume_and_may_then_be_pruned(
-    tmp_path: Path, sample: Path
+    tmp_path: Path, sample: Path, in_this_process, capsys
 ) -> None:
     workspace, inbox = tmp_path / "workspace", sample.parent
     before = tree(inbox)
     arguments = ("ingest_beamline", "--settle-s", "0", "--cluster.workers", "1")
-    assert finish(start_flow(workspace, *arguments)) == 0, log_of(workspace)
+    assert run_here(workspace, *arguments) == 0
     assert tree(inbox) == before
     (record,) = ledger_of(workspace).records()
     (outcome,) = record.outcomes.values()
@@ -222,20 +222,20 @@ def test_ingest__a_scan_with_companions_becomes_a_volume_and_may_then_be_pruned(
     assert isinstance(ingest.read_table("companions"), pd.DataFrame)
 
     # Nothing new: known without opening anything, no second report.
-    assert finish(start_flow(workspace, *arguments)) == 0, log_of(workspace)
-    assert "skipped: nothing new among 1 entries" in log_of(workspace)
+    assert run_here(workspace, *arguments) == 0
+    assert "skipped: nothing new among 1 entries" in capsys.readouterr().out
     assert len(published(workspace, "ingests")) == 1
 
     # What has no copy keeps the entry; without it, the entry goes once nobody only rehearses.
     prune = ("prune_inbox", "--older-than-days", "0")
-    assert finish(start_flow(workspace, *prune, "--dry-run", "false")) == 0, log_of(workspace)
-    assert "kept     sample: companion not copied" in log_of(workspace)
+    assert run_here(workspace, *prune, "--dry-run", "false") == 0
+    assert "kept     sample: companion not copied" in capsys.readouterr().out
     assert tree(inbox) == before
     (sample / "integrated.refl").unlink()
     (sample / "mask_small.tif").unlink()
-    assert finish(start_flow(workspace, *arguments)) == 0, log_of(workspace)
-    assert finish(start_flow(workspace, *prune)) == 0, log_of(workspace)
-    assert "would remove  sample" in log_of(workspace) and sample.is_dir()
-    assert finish(start_flow(workspace, *prune, "--dry-run", "false")) == 0, log_of(workspace)
-    assert "removed  sample" in log_of(workspace)
+    assert run_here(workspace, *arguments) == 0
+    assert run_here(workspace, *prune) == 0
+    assert "would remove  sample" in capsys.readouterr().out and sample.is_dir()
+    assert run_here(workspace, *prune, "--dry-run", "false") == 0
+    assert "removed  sample" in capsys.readouterr().out
     assert list(inbox.iterdir()) == []

@@ -321,10 +321,16 @@ def test_serve__a_run_through_a_deployment_from_start_to_end(
             "reconstruct_scan",
             "ingest_beamline",
             "prune_inbox",
+            "import_labels",
+            "decide_labels",
+            "gather_dataset",
             "train_segmenter",
             "segment_scan",
+            "rank_annotations",
             "promote",
             "rollback",
+            "nightly_retrain",
+            "compare_training_sources",
             "correct_absorption",
             "evaluate_fidelity",
         )
@@ -345,14 +351,19 @@ def test_serve__a_run_through_a_deployment_from_start_to_end(
             assert all(setting.get("description") for setting in group["properties"].values())
 
     # A schedule that makes no runs is none: the next one must stand there.
-    ingest = registered["flows/ingest_beamline.py:ingest_beamline"]
-    (schedule,) = ingest["schedules"]
-    assert schedule["active"] and schedule["schedule"]["cron"] == "*/15 * * * *"
-    scheduled = {
-        "deployments": {"id": {"any_": [ingest["id"]]}},
-        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
-    }
-    assert wait_for("a scheduled ingest", lambda: api(environment, "flow_runs/filter", scheduled))
+    for name, cron in (("ingest_beamline", "*/15 * * * *"), ("nightly_retrain", "0 2 * * *")):
+        deployment = registered[f"flows/{name}.py:{name}"]
+        (schedule,) = deployment["schedules"]
+        assert schedule["active"] and schedule["schedule"]["cron"] == cron
+        scheduled = {
+            "deployments": {"id": {"any_": [deployment["id"]]}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }
+        runs = wait_for(
+            f"a scheduled {name}", lambda asked=scheduled: api(environment, "flow_runs/filter", asked)
+        )
+        if name == "nightly_retrain":
+            assert all(run["expected_start_time"][11:16] == "02:00" for run in runs)
 
     scan = write_small_scan(tmp_path)
     deployment = registered["flows/reconstruct_scan.py:reconstruct_scan"]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tomoforge import pictures
+from tomoforge.volumes import open_level, write_labels, write_volume
 
 VOXEL = 2.5e-6
 
@@ -23,6 +24,7 @@ def volume(shape: tuple[int, int, int] = (9, 12, 15)) -> np.ndarray:
 DRAWN: dict[str, Callable[[], bytes]] = {
     "labels": lambda: pictures.labels_picture(labels(), VOXEL, "µ"),
     "overlay": lambda: pictures.overlay_picture(volume(), [("a", labels()), ("b", labels())], VOXEL, "t"),
+    "uncertainty": lambda: pictures.uncertainty_picture(np.abs(volume()) / 10, labels(), VOXEL, "t"),
     "projection": lambda: pictures.projection_picture(volume()[0], VOXEL, "t"),
     "training": lambda: pictures.training_picture([1, 2], [0.5, 0.1], [0.2, 0.9]),
     "overview": lambda: pictures.overview_picture(
@@ -56,6 +58,13 @@ def test_overlay_picture__empty_labels_and_constant_volume() -> None:
     constant = np.full((4, 5, 6), 3.0, np.float32)
     drawn = pictures.overlay_picture(constant, [("none", np.zeros((4, 5, 6), np.uint8))], VOXEL, "")
     assert drawn.startswith(b"\x89PNG")
+
+
+def test_overlay_picture__of_what_is_stored_as_of_what_is_in_memory(tmp_path) -> None:
+    write_volume(tmp_path / "v.zarr", volume(), VOXEL)
+    write_labels(tmp_path / "l.zarr", labels(), VOXEL)
+    stored, drawn = open_level(tmp_path / "v.zarr"), open_level(tmp_path / "l.zarr")
+    assert pictures.overlay_picture(stored, [("a", drawn), ("b", drawn)], VOXEL, "t") == DRAWN["overlay"]()
 
 
 def test_grey_range__leaves_out_the_extremes() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prefect.states import Completed, Failed, State
 
-from tasks.artefacts import produce, worth_retrying
+from tasks.artefacts import find_by_key, produce, worth_retrying
 from tomoforge.errors import (
     ConfigError,
     InputError,
@@ -137,3 +137,17 @@ def test_worth_retrying__wrong_input_stays_wrong(error: Exception, worth: bool) 
 
 def test_worth_retrying__not_what_is_done() -> None:
     assert worth_retrying(None, None, Completed(data=1)) is False  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["volume-0", "../volumes/volume-1", "volume-2"])
+def test_find_by_key__names_what_there_is(tmp_path: Path, key: str) -> None:
+    workspace = Workspace(tmp_path)
+    with pytest.raises(InputError, match="there are: none, run reconstruct_scan first"):
+        find_by_key(workspace, "volumes", key, "volume", part="v.zarr")
+    for name, part in (("volume-1", "v.zarr"), ("volume-2", "export")):  # of another stage
+        with workspace.draft("volumes", name) as draft:
+            (draft.path / part).mkdir()
+            workspace.commit(draft, "volumes", {})
+    assert find_by_key(workspace, "volumes", "volume-1", "volume", part="v.zarr").key == "volume-1"
+    with pytest.raises(InputError, match=rf"volume must be the key .* got '{key}'; there are: volume-1$"):
+        find_by_key(workspace, "volumes", key, "volume", part="v.zarr")

@@ -103,8 +103,9 @@ def test_annotation_queue__leaves_out_what_was_decided_and_approval_lets_it_trai
         workspace.path(build_dataset.fn(workspace, volumes[:1], labels[:1])) / DATASET
     )["fingerprint"]
     approved = decide(workspace, labels[1], "approved", who="Ada")
-    items = build_annotation_queue.fn(workspace, candidates, trained)
-    assert {item.subject for item in items} == {"c0", "c2"}
+    queue = build_annotation_queue.fn(workspace, candidates, trained)
+    assert {item.subject for item in queue.items} == {"c0", "c2"}
+    assert (queue.ranked, queue.decided) == (2, 1)
     assert (workspace.root / "annotation" / "queue" / "queue.json").is_file()
     assert decisions(workspace).standing(approved.checksum) == approved
     sources = ["forged", "pseudo"]

@@ -1,7 +1,7 @@
 """From artefacts of the workspace to a decision: cases, hold-outs, what is new, promotion and rollback."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,22 @@ from tasks.registry import (
     score_model,
 )
 from tasks.samples import LABELS
-from tasks.segmenter import MODEL
+from tasks.segmenter import MODEL, build_dataset
 from tasks.volumes import VOLUME
 from tests.library.segmentation.model_folders import write_folder
 from tests.library.segmentation.phantom import phantom
 from tomoforge.config import parse_settings
 from tomoforge.errors import ConfigError, InputError
 from tomoforge.segmentation.audit import AliasMovedError
+from tomoforge.segmentation.case_records import Source
 from tomoforge.segmentation.gate import GateRules
 from tomoforge.storage import Artefact, Workspace
-from tomoforge.volumes import write_labels, write_volume
+from tomoforge.volumes import read_labels, write_labels, write_volume
 
 VOXEL = 2.5e-6  # [m]
 SAID: dict[str, Any] = {"by": "Ada", "reason": "test"}
 GATE = GateSettings()
+HELD: dict[int, Source] = {5: "real", 6: "real", 7: "real"}  # seeds of the phantoms held out
 
 
 class Inline:
@@ -72,12 +74,11 @@ def artefact(
     )
 
 
-def labelled(workspace: Workspace, seed: int, scan: str = "scan") -> tuple[Artefact, Artefact]:
-    """Volume and labels of a phantom, from a forged scan, or a real one."""
+def labelled(workspace: Workspace, seed: int) -> tuple[Artefact, Artefact]:
+    """Volume and labels of a phantom."""
     volume, labels = phantom(seed, 24, noise=20.0)
-    raw = artefact(workspace, "scans", scan, f"{seed}", lambda f: (f / "x").write_text("x"))
     return (
-        artefact(workspace, "volumes", "volume", f"{seed}", _volume(volume), scan=raw),
+        artefact(workspace, "volumes", "volume", f"{seed}", _volume(volume)),
         artefact(workspace, "labels", "labels", f"{seed}", _labels(labels)),
     )
 
@@ -90,10 +91,10 @@ def _labels(labels: np.ndarray) -> Callable[[Path], object]:
     return lambda folder: write_labels(folder / LABELS, labels, VOXEL)
 
 
-def dataset(workspace: Workspace, name: str, pairs: Sequence[tuple[Artefact, Artefact]]) -> Artefact:
-    inputs = {f"volume_{n}": volume for n, (volume, _) in enumerate(pairs)}
-    inputs |= {f"labels_{n}": labels for n, (_, labels) in enumerate(pairs)}
-    return artefact(workspace, "datasets", "dataset", name, lambda f: (f / "x").write_text("x"), **inputs)
+def dataset(workspace: Workspace, seeds: Mapping[int, Source]) -> Artefact:
+    """Phantoms by their seed, each from where it is said to come."""
+    pairs = [labelled(workspace, seed) for seed in seeds]
+    return build_dataset.fn(workspace, *zip(*pairs, strict=True), sources=list(seeds.values()))
 
 
 def model(workspace: Workspace, name: str, data: Artefact) -> Artefact:
@@ -107,11 +108,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a hold-out of three cases, models old and new, and an empty registry."""
     root = tmp_path_factory.mktemp("workspace")
     workspace = Workspace(root)
-    forged = [labelled(workspace, seed) for seed in (1, 2)]
-    real = [labelled(workspace, seed, "real-scan") for seed in (3, 4)]
-    dataset(workspace, "holdout", [labelled(workspace, seed, "real-scan") for seed in (5, 6, 7)])
-    register_model.fn(workspace, model(workspace, "old", dataset(workspace, "forged", forged)))
-    register_model.fn(workspace, model(workspace, "new", dataset(workspace, "both", [*forged, *real])))
+    forged: dict[int, Source] = {1: "forged", 2: "forged"}
+    register_model.fn(workspace, model(workspace, "old", dataset(workspace, forged)))
+    register_model.fn(
+        workspace, model(workspace, "new", dataset(workspace, {**forged, 3: "real", 4: "real"}))
+    )
     return root
 
 
@@ -138,8 +139,8 @@ def holdout(workspace: Workspace, **options: Any) -> CaseSet:
 def score(workspace: Workspace, cases: CaseSet, spoil: float) -> Artefact:
     """Scores of the truth with a share of its crystal called liquor."""
     predicted = []
-    for n, seed in enumerate((5, 6, 7)[: len(cases.cases)]):
-        _, labels = phantom(seed, 24, noise=20.0)
+    for n, case in enumerate(cases.cases):
+        labels, _ = read_labels(workspace.path(case.labels) / LABELS)
         crystal = np.flatnonzero(labels == 3)
         labels.flat[crystal[: round(spoil * crystal.size)]] = 1
         predicted.append(artefact(workspace, "labels", "segmentation", f"{spoil} {n}", _labels(labels)))
@@ -154,7 +155,7 @@ def decide(workspace: Workspace, name: str, scores: SetScores, **options: Any) -
 
 def first(workspace: Workspace) -> CaseSet:
     """The old model as champion, on the hold-out that is frozen with it."""
-    cases = holdout(workspace, dataset=by_name(workspace, "datasets", "holdout").key)
+    cases = holdout(workspace, dataset=dataset(workspace, HELD).key)
     assert decide(workspace, "old", SetScores(cases, None, score(workspace, cases, 0.2))).promoted
     return cases
 
@@ -199,25 +200,33 @@ def test_judge_model__another_promotion_came_first(workspace: Workspace):
         decide(workspace, "new", scores, champion=None)  # compared when there was nobody yet
 
 
-def test_judge_model__refuses_one_that_has_seen_the_holdout(workspace: Workspace):
-    pairs = labelled_cases(workspace, by_name(workspace, "datasets", "holdout"), trust_records=True)
-    data = dataset(workspace, "leaky", [(pairs[0].volume, pairs[0].labels)])
+@pytest.mark.parametrize("relabelled", [False, True])
+def test_judge_model__refuses_one_that_has_seen_the_holdout(workspace: Workspace, relabelled: bool):
+    volume, labels = labelled(workspace, 5)
+    if relabelled:
+        truth, _ = read_labels(workspace.path(labels) / LABELS)
+        truth.flat[np.flatnonzero(truth == 1)[:5]] = 2
+        labels = artefact(workspace, "labels", "labels", "relabelled", _labels(truth))
+    data = build_dataset.fn(workspace, [volume], [labels], sources=["real"])
+    (case,) = labelled_cases(workspace, data, trust_records=True)
     leaky = model(workspace, "leaky", data)
     register_model.fn(workspace, leaky)
-    cases = holdout(workspace, dataset=by_name(workspace, "datasets", "holdout").key)
+    cases = holdout(workspace, dataset=dataset(workspace, HELD).key)
+    (tested,) = (c.name for c in cases.cases if c.name.split("-")[0] == case.name.split("-")[0])
+    assert (tested == case.name) != relabelled
     decision = decide(workspace, "leaky", SetScores(cases, None, score(workspace, cases, 0.0)))
     assert not decision.promoted
-    assert f"the challenger was trained on the test case {pairs[0].name[:12]}" in decision.lines[-1]
+    assert f"the challenger was trained on the test case {tested[:12]}" in decision.lines[-1]
 
 
 def test_frozen_cases__are_hashed_as_they_are_now(workspace: Workspace):
-    data = by_name(workspace, "datasets", "holdout")
+    data = dataset(workspace, HELD)
     cases = first(workspace)
     assert holdout(workspace) == cases  # found again by what was frozen
     recorded = labelled_cases(workspace, data, trust_records=True)
     assert [case.name for case in cases.cases] == [case.name for case in recorded]
 
-    _, labels = phantom(6, 24, noise=20.0)
+    labels, _ = read_labels(workspace.path(cases.cases[1].labels) / LABELS)
     labels[labels == 2] = 1
     shutil.rmtree(workspace.path(cases.cases[1].labels) / LABELS)
     write_labels(workspace.path(cases.cases[1].labels) / LABELS, labels, VOXEL)
@@ -231,7 +240,7 @@ def test_frozen_cases__are_hashed_as_they_are_now(workspace: Workspace):
 
 def test_frozen_cases__replaced_on_demand_alone(workspace: Workspace):
     cases = first(workspace)
-    other = dataset(workspace, "smaller", [(case.volume, case.labels) for case in cases.cases[:2]])
+    other = dataset(workspace, {5: "real", 6: "real"})
     registry = open_registry(workspace)
     holdout(workspace, dataset=other.key)
     standing = registry.frozen("holdout")
@@ -244,7 +253,7 @@ def test_frozen_cases__replaced_on_demand_alone(workspace: Workspace):
 
 
 def test_score_model__names_cases_by_content(workspace: Workspace):
-    cases = holdout(workspace, dataset=by_name(workspace, "datasets", "holdout").key)
+    cases = holdout(workspace, dataset=dataset(workspace, HELD).key)
     table = pd.read_parquet(workspace.path(score(workspace, cases, 0.2)) / SCORES)
     assert set(table["case"]) == {case.name for case in cases.cases}
     crystal = table[table["class"] == "crystal"]

@@ -9,12 +9,9 @@ centre at (i, j, k) and fills i ± ½, j ± ½, k ± ½. Directions are unit vec
 References: J. Amanatides, A. Woo, "A fast voxel traversal algorithm for ray tracing", Eurographics 1987.
 """
 
-from typing import Any
-
-import numba
 import numpy as np
 
-from tomoforge.compilation import compiled
+from tomoforge.absorption.path_kernels import depth_table, material_lengths
 from tomoforge.errors import InputError
 
 # A direction whose length is further from 1 than this is refused: float32 rounds to 1e-7, a forgotten
@@ -65,7 +62,7 @@ def path_lengths(
     inner, origin = crop(grid, grid != 0)
     lengths = np.zeros((len(start), len(rays), n_materials))
     if start.size and rays.size:
-        _path_lengths(inner, start - origin, rays, np.array(grid.shape), np.array(origin), lengths)
+        material_lengths(inner, start - origin, rays, np.array(grid.shape), np.array(origin), lengths)
     return lengths * size
 
 
@@ -165,167 +162,3 @@ def crop(grid: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     high = np.array([p[-1] + 1 for p in planes])
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     return np.ascontiguousarray(grid[box]), low
-
-
-def depth_table(grid: np.ndarray, mu: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """(ray, point) optical depths; checked input: corner coordinates, ``mu`` per voxel length."""
-    depths = np.empty((len(rays), len(points)))
-    if depths.size:
-        _depth_table(grid, mu, points, rays, depths)
-    return depths
-
-
-def pair_sums(
-    grid: np.ndarray,
-    mu: np.ndarray,
-    points: np.ndarray,
-    depths_in: np.ndarray,
-    row: np.ndarray,
-    outgoing: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each outgoing ray the sum of transmissions and of squared differences within pairs of points.
-
-    Points 2k and 2k + 1 are two draws from one stratum. Checked input: ``grid`` (z, y, x) uint8, ``mu``
-    (label,) per voxel length, ``points`` (point, 3) corner coordinates, ``depths_in`` (beam, point), ``row``
-    (r,) which beam belongs to which reflection, ``outgoing`` (r, 3). Returns two (r,) float64 arrays.
-    """
-    total, squares = np.empty(len(outgoing)), np.empty(len(outgoing))
-    if len(outgoing):
-        _pair_sums(grid, mu, points, depths_in, row, outgoing, total, squares)
-    return total, squares
-
-
-@compiled(inline=True)
-def _axis(start: float, step: float, size: int) -> Any:
-    """One axis of a ray: voxel, its direction ±1/0, t of the next face, t per voxel, voxels to the edge."""
-    # A point on the far face belongs to the last voxel; on an inner face to the voxel above it, from
-    # where a ray going down takes one step of length zero.
-    voxel = min(max(int(start), 0), size - 1)
-    if step > 0.0:
-        return voxel, 1, (voxel + 1 - start) / step, 1.0 / step, size - voxel
-    if step < 0.0:
-        return voxel, -1, (voxel - start) / step, -1.0 / step, voxel + 1
-    return voxel, 0, np.inf, np.inf, 1
-
-
-@compiled(inline=True)
-def _box_interval(start: np.ndarray, ray: np.ndarray, low: Any, high: Any) -> Any:
-    """t at which the ray enters and leaves the box low … high; it misses where leaves ≤ enters."""
-    enters, leaves = 0.0, np.inf
-    for axis in range(3):
-        if ray[axis] == 0.0:
-            if start[axis] < low[axis] or start[axis] > high[axis]:
-                leaves = -1.0
-        else:
-            a = (low[axis] - start[axis]) / ray[axis]
-            b = (high[axis] - start[axis]) / ray[axis]
-            enters = max(enters, min(a, b))
-            leaves = min(leaves, max(a, b))
-    return enters, leaves
-
-
-@compiled()
-def _walk(grid: np.ndarray, start: np.ndarray, ray: np.ndarray, mu: np.ndarray, lengths: np.ndarray) -> Any:
-    """Walk one ray to the edge of ``grid``. Returns (Σ µ L, t on entry, t on exit), all in voxels.
-
-    With ``lengths`` of size 0 only the depth is summed; else length per label is added to it.
-    """
-    nz, ny, nx = grid.shape
-    z, y, x = start[0], start[1], start[2]
-    begin = 0.0
-    if not (0.0 <= z <= nz and 0.0 <= y <= ny and 0.0 <= x <= nx):
-        begin, end = _box_interval(start, ray, (0, 0, 0), (nz, ny, nx))
-        if end <= begin:
-            return 0.0, 0.0, 0.0
-        z = min(max(z + begin * ray[0], 0.0), float(nz))
-        y = min(max(y + begin * ray[1], 0.0), float(ny))
-        x = min(max(x + begin * ray[2], 0.0), float(nx))
-    iz, sz, tz, pz, left_z = _axis(z, ray[0], nz)
-    iy, sy, ty, py, left_y = _axis(y, ray[1], ny)
-    ix, sx, tx, px, left_x = _axis(x, ray[2], nx)
-    flat = grid.reshape(-1)
-    at = (iz * ny + iy) * nx + ix
-    stride_z, stride_y = sz * ny * nx, sy * nx
-    keep = lengths.size > 0
-    t = depth = 0.0
-    while True:
-        label = flat[at]
-        if tx < ty and tx < tz:
-            ahead = tx
-            tx += px
-            at += sx
-            left_x -= 1
-            left = left_x
-        elif ty < tz:
-            ahead = ty
-            ty += py
-            at += stride_y
-            left_y -= 1
-            left = left_y
-        else:
-            ahead = tz
-            tz += pz
-            at += stride_z
-            left_z -= 1
-            left = left_z
-        depth += mu[label] * (ahead - t)
-        if keep:
-            lengths[label] += ahead - t
-        t = ahead
-        if left == 0:
-            return depth, begin, begin + t
-
-
-@compiled(parallel=True)
-def _path_lengths(
-    grid: np.ndarray,
-    points: np.ndarray,
-    rays: np.ndarray,
-    full_shape: np.ndarray,
-    origin: np.ndarray,
-    lengths: np.ndarray,
-) -> None:
-    no_mu = np.zeros(256)
-    for index in numba.prange(len(points) * len(rays)):
-        p, d = index // len(rays), index % len(rays)
-        _, enters, leaves = _walk(grid, points[p], rays[d], no_mu, lengths[p, d])
-        # Outside the crop there is background only: its share is the rest of the chord.
-        _, chord = _box_interval(points[p], rays[d], -origin, full_shape - origin)
-        lengths[p, d, 0] += max(chord - (leaves - enters), 0.0)
-
-
-@compiled(parallel=True)
-def _depth_table(
-    grid: np.ndarray, mu: np.ndarray, points: np.ndarray, rays: np.ndarray, depths: np.ndarray
-) -> None:
-    nothing = np.zeros(0)
-    for index in numba.prange(len(rays) * len(points)):
-        d, p = index // len(points), index % len(points)
-        depth, _, _ = _walk(grid, points[p], rays[d], mu, nothing)
-        depths[d, p] = depth
-
-
-@compiled(parallel=True)
-def _pair_sums(
-    grid: np.ndarray,
-    mu: np.ndarray,
-    points: np.ndarray,
-    depths_in: np.ndarray,
-    row: np.ndarray,
-    outgoing: np.ndarray,
-    total: np.ndarray,
-    squares: np.ndarray,
-) -> None:
-    nothing = np.zeros(0)
-    # A reflection's sum is made by one thread in the order of the points: no reduction across threads.
-    for r in numba.prange(len(outgoing)):
-        sum_, sum_squares = 0.0, 0.0
-        for p in range(0, len(points), 2):
-            depth, _, _ = _walk(grid, points[p], outgoing[r], mu, nothing)
-            first = np.exp(-depths_in[row[r], p] - depth)
-            depth, _, _ = _walk(grid, points[p + 1], outgoing[r], mu, nothing)
-            second = np.exp(-depths_in[row[r], p + 1] - depth)
-            sum_ += first + second
-            sum_squares += (first - second) ** 2
-        total[r] = sum_
-        squares[r] = sum_squares

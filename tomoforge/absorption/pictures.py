@@ -1,13 +1,11 @@
 """Pictures of absorption factors, as PNG bytes that are the same for the same numbers."""
 
-import io
-
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tomoforge.absorption.compare import compare_factors, factor_pairs
 from tomoforge.errors import InputError
+from tomoforge.pictures import png_bytes
 
 # Okabe–Ito blue and vermilion: told apart by people with any colour vision; one outlined, one filled.
 _TRUTH, _PREDICTED = "#0072B2", "#D55E00"
@@ -55,7 +53,7 @@ def factor_histograms(
     )
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _edges(values: np.ndarray, bins: int) -> np.ndarray:
@@ -63,11 +61,3 @@ def _edges(values: np.ndarray, bins: int) -> np.ndarray:
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-3):  # all alike: a bin of visible width
         low, high = low - 0.05, high + 0.05
     return np.linspace(low, high, bins + 1)
-
-
-def _png(figure: Figure) -> bytes:
-    # A canvas of its own instead of pyplot: no global state, safe in any thread. Without the version of
-    # matplotlib in the file, equal pictures have equal bytes; PNG holds no date unless asked.
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()

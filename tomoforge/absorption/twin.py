@@ -86,9 +86,9 @@ def rotation_experiment(
     ρ cos(φ + α) = −λ|q|²/2, where q = (ρ sin α, ρ cos α, q_z). Two solutions, or none in the blind cone
     around the axis. The crystal is perfect: no mosaicity and no beam divergence.
     """
-    group = _group(space_group)
-    unit_cell = _unit_cell(cell, group)
-    matrix = _rotation("orientation", orientation)
+    group = named_space_group(space_group)
+    unit_cell = checked_cell(cell, group)
+    matrix = rotation_matrix("orientation", orientation)
     _check_lengths(wavelength, resolution)
     start, stop = _range(rotation_range)
 
@@ -149,7 +149,8 @@ def _all_hkl(cell: gemmi.UnitCell, group: gemmi.SpaceGroup, d_min: float) -> np.
     return np.asarray(hkl, dtype=np.int64).reshape(-1, 3)
 
 
-def _group(space_group: str) -> gemmi.SpaceGroup:
+def named_space_group(space_group: str) -> gemmi.SpaceGroup:
+    """gemmi's space group of a Hermann–Mauguin symbol. Raises InputError for an unknown one."""
     group = gemmi.find_spacegroup_by_name(space_group)
     if group is None:
         raise InputError(
@@ -158,7 +159,8 @@ def _group(space_group: str) -> gemmi.SpaceGroup:
     return group
 
 
-def _unit_cell(cell: Sequence[float], group: gemmi.SpaceGroup) -> gemmi.UnitCell:
+def checked_cell(cell: Sequence[float], group: gemmi.SpaceGroup) -> gemmi.UnitCell:
+    """a, b, c [Å] and α, β, γ [°] as gemmi's cell. Raises InputError unless it fits the space group."""
     values = [float(v) for v in cell]
     if len(values) != 6 or not all(np.isfinite(values)) or min(values) <= 0:
         raise InputError(f"cell must be a, b, c in Å and α, β, γ in degrees, all positive, got {values}")
@@ -170,7 +172,8 @@ def _unit_cell(cell: Sequence[float], group: gemmi.SpaceGroup) -> gemmi.UnitCell
     return unit_cell
 
 
-def _rotation(name: str, matrix: np.ndarray) -> np.ndarray:
+def rotation_matrix(name: str, matrix: np.ndarray) -> np.ndarray:
+    """``matrix`` as a (3, 3) float64 rotation; ``name`` is for the message. Raises InputError."""
     array = np.asarray(matrix, dtype=np.float64)
     if (
         array.shape != (3, 3)

@@ -22,13 +22,15 @@ from tomoforge.volumes import open_level, read_labels
 
 QUEUE = "queue.json"
 ITEM, PICTURE, EDITABLE = "item.json", "slices.png", "labels.tif"
+NAPARI = ("napari", "--plugin", "napari")
 
 
 def write_queue(folder: str | Path, items: Sequence[QueueItem]) -> Path:
     """Write the queue for the dashboard and for napari: ``queue.json``, written last, and a folder an item.
 
     An item's folder holds ``slices.png`` where the model is least sure, ``labels.tif`` to correct in napari or Fiji
-    (it carries its spacing), and ``item.json`` with the paths to open. ``labels.tif`` is never overwritten, and the
+    (it carries its spacing), and ``item.json`` with the command that opens all in napari without any plugin: turn the
+    layer ``labels`` into a labels layer (right click), paint, save it. ``labels.tif`` is never overwritten, and the
     folder of an item that left the queue goes only where nobody has touched its labels.
 
     Returns the path of ``queue.json``. Raises InputError for a subject that cannot be a folder's name.
@@ -51,8 +53,13 @@ def queue_table(items: Sequence[QueueItem]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "mu", "noise", "voxel_size"])
 
 
+def item_folder(item: QueueItem) -> str:
+    """The name of an item's folder within the queue's."""
+    return f"{item.subject}-{item.labels_sha256[:12]}"
+
+
 def _write_item(folder: Path, item: QueueItem) -> dict[str, Any]:
-    name = f"{item.subject}-{item.labels_sha256[:12]}"
+    name = item_folder(item)
     if Path(name).name != name or name.startswith("."):
         raise InputError(f"subject must be usable as the name of a folder, got {item.subject!r}")
     place = folder / name
@@ -73,8 +80,9 @@ def _write_item(folder: Path, item: QueueItem) -> dict[str, Any]:
         "picture": f"{name}/{PICTURE}",
         "editable": f"{name}/{EDITABLE}",
         "given_sha256": given,
-        # Images below, the layer to paint on last and so on top.
-        "napari": ["napari", paths["volume"], paths["uncertainty"], str(editable.absolute())],
+        # Images below, the layer to paint on last and so on top. All by napari's own reader, in voxels: a plugin
+        # would place the OME-Zarr by their micrometres and leave the TIFF where it is.
+        "napari": [*NAPARI, paths["volume"], paths["uncertainty"], str(editable.absolute())],
     }
     write_json_atomic(place / ITEM, record)
     return record

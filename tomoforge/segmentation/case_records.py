@@ -90,6 +90,11 @@ def content_name(volume_sha256: str, labels_sha256: str) -> str:
     return f"{volume_sha256[:_DIGITS]}-{labels_sha256[:_DIGITS]}"
 
 
+def volume_part(name: str) -> str:
+    """Of a case's name by its content, the part that its volume gives."""
+    return name.partition("-")[0]
+
+
 def content_hash(array: np.ndarray, voxel_size: float) -> str:
     """SHA-256 of a volume (z, y, x) float32 or uint8: shape, type, voxel size [m] and values."""
     digest = hashlib.sha256(f"{array.dtype.name} {array.shape} {float(voxel_size)!r}\n".encode())

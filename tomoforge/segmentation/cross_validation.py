@@ -3,7 +3,6 @@
 The folds share nothing but the data set, so each can run on a worker or GPU of its own.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ from tomoforge.segmentation.settings import TrainingSettings
 from tomoforge.segmentation.trainer import Split, TrainingProgress, choose_split, train_segmenter
 from tomoforge.volumes import read_labels, read_volume
 
-FOLDS = 5
-
 
 @dataclass(frozen=True)
 class FoldResult:
@@ -29,33 +26,6 @@ class FoldResult:
     fold: int
     model: Path
     evaluation: Evaluation
-
-
-def make_folds(sources: Mapping[str, str], folds: int = FOLDS) -> list[dict[str, list[str]]]:
-    """Splits in which every case is held back once and every source is spread over the folds.
-
-    Parameters
-    ----------
-    sources : identifier of a case → where it comes from ("forged", "real", …)
-    folds : 2 to the number of cases
-
-    Returns
-    -------
-    list
-        A split a fold: "train" and "val", sorted identifiers. They depend on the identifiers alone, not on their
-        order: of each source the cases, in the order of their hashes, are dealt round, each source going on
-        where the one before ended. So no fold has more than one case more of a source, or in all, than another.
-
-    Raises
-    ------
-    InputError
-        Fewer cases than folds, or fewer than two folds.
-    """
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(sources):
-        raise InputError(f"folds must be 2 to the number of cases, {len(sources)}, got {folds!r}")
-    ordered = sorted(sources, key=lambda case: (sources[case], hashlib.sha256(case.encode()).digest()))
-    held = [sorted(ordered[fold::folds]) for fold in range(folds)]
-    return [{"train": sorted({*sources} - {*cases}), "val": cases} for cases in held]
 
 
 def train_fold(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tomoforge.errors import InputError
+from tomoforge.segmentation.source import Readable
 
 # The tails rather than the middle: the median jumps between air and sample as the sample fills more or
 # less of the field of view, while the tails stay with the materials, the fringes and the noise.
@@ -43,7 +44,7 @@ def volume_fingerprint(volume: np.ndarray, voxel_size: float) -> VolumeFingerpri
     distribution: edges are few and do not move a median. Noise that neighbours share counts less.
     """
     check_volume(volume, voxel_size)
-    volume = volume[:: max(1, math.ceil(volume.size / _MOST_VOXELS))]
+    volume = thinned(volume)
     values = np.percentile(volume, PERCENTILES)
     differences = np.abs(np.diff(volume, axis=2))
     # |a − b| of two normal draws has the median 0.6745 √2 σ.
@@ -53,6 +54,11 @@ def volume_fingerprint(volume: np.ndarray, voxel_size: float) -> VolumeFingerpri
         float(noise),
         float(voxel_size),
     )
+
+
+def thinned(volume: Readable) -> np.ndarray:
+    """Of a volume, stored or in memory, the slices that a fingerprint is taken of: all, or every second, third, …"""
+    return np.asarray(volume[:: max(1, math.ceil(math.prod(volume.shape) / _MOST_VOXELS))])
 
 
 def check_volume(volume: np.ndarray, voxel_size: float, name: str = "volume") -> None:

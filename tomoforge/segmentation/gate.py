@@ -120,16 +120,23 @@ class Comparison:
 @dataclass(frozen=True)
 class Verdict:
     """promote : whether; reasons : what speaks for it, or everything that speaks against it; table : a row a
-    set and class (``mean`` over classes): champion, challenger, difference, low, high, worst_case, cases."""
+    set and class (``mean`` over classes): champion, challenger, difference, low, high, worst_case, cases;
+    new_cases : as in the comparison."""
 
     promote: bool
     reasons: tuple[str, ...]
     table: pd.DataFrame
+    new_cases: int = 0
 
     def evidence(self) -> dict[str, Any]:
         """The verdict as JSON values, for the audit."""
         rows = self.table.astype(object).where(self.table.notna(), None).to_dict("records")
-        return {"promote": self.promote, "reasons": list(self.reasons), "table": rows}
+        return {
+            "promote": self.promote,
+            "reasons": list(self.reasons),
+            "table": rows,
+            "new_cases": self.new_cases,
+        }
 
 
 def judge(
@@ -172,7 +179,7 @@ def judge(
         against += _falls(table, rules)
         wanting, favour = _grounds(table, rules, comparison)
         against += wanting
-    return Verdict(not against, tuple(against or favour), table)
+    return Verdict(not against, tuple(against or favour), table, comparison.new_cases)
 
 
 def _set_changes(frozen: Sequence[FrozenSet], measured: Sequence[FrozenSet]) -> list[str]:

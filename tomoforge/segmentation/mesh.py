@@ -71,7 +71,10 @@ def surface_mesh(labels: np.ndarray, label: int, voxel_size: float) -> SurfaceMe
     if not spans[0].size:
         raise InputError(f"labels must hold the label {label}, there are {np.unique(labels).tolist()}")
     box = tuple(slice(int(where[0]), int(where[-1]) + 1) for where in spans)
-    inner = np.pad(mask[box], 1).astype(np.float32)
+    # Marching cubes takes float32: this is the largest array, so nothing else of its size is made beside it.
+    inner = np.zeros([part.stop - part.start + 2 for part in box], dtype=np.float32)
+    inner[1:-1, 1:-1, 1:-1] = mask[box]
+    del mask
     # Its default, gradient_direction="descent", winds outward once z, y, x are put in the order x, y, z.
     vertices, faces, _, _ = marching_cubes(inner, level=0.5)
     origin = np.array([part.start for part in box]) - 1.0

@@ -9,27 +9,33 @@ from matplotlib.patches import Patch
 
 from tomoforge.errors import InputError
 from tomoforge.pictures import LABEL_COLOURS, grey_range, png_bytes
+from tomoforge.segmentation.source import Readable
 from tomoforge.units import m_to_um
-from tomoforge.volumes import LABEL_NAMES
+from tomoforge.volumes import LABEL_NAMES, SLAB
 
 _PLANES = ("axial, z", "coronal, y", "sagittal, x")
 _WRONG = "#CC79A7"  # of Okabe and Ito; no class has it
 
 
-def worst_slices(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int]:
-    """For each axis the slice with the most wrong voxels, the middle one where there are none."""
-    wrong = np.asarray(truth) != np.asarray(prediction)
-    if not wrong.any():
-        nz, ny, nx = wrong.shape
+def worst_slices(truth: Readable, prediction: Readable) -> tuple[int, int, int]:
+    """For each axis the slice with the most wrong voxels, the middle one where there are none; read by slabs."""
+    nz, ny, nx = truth.shape
+    counts = [np.zeros(n, dtype=np.int64) for n in (nz, ny, nx)]
+    for start in range(0, nz, SLAB):
+        part = slice(start, start + SLAB)
+        wrong = np.asarray(truth[part]) != np.asarray(prediction[part])
+        in_plane = wrong.sum(axis=0)
+        counts[0][part] = wrong.sum(axis=(1, 2))
+        counts[1] += in_plane.sum(axis=1)
+        counts[2] += in_plane.sum(axis=0)
+    if not counts[0].any():
         return nz // 2, ny // 2, nx // 2
-    in_plane = wrong.sum(axis=0)
-    counts = (wrong.sum(axis=(1, 2)), in_plane.sum(axis=1), in_plane.sum(axis=0))
     z, y, x = (int(np.argmax(count)) for count in counts)
     return z, y, x
 
 
 def case_picture(
-    volume: np.ndarray, truth: np.ndarray, prediction: np.ndarray, voxel_size: float, title: str
+    volume: Readable, truth: Readable, prediction: Readable, voxel_size: float, title: str
 ) -> bytes:
     """A case where it is worst: in each plane the slice with the most wrong voxels, as PNG.
 
@@ -37,13 +43,12 @@ def case_picture(
 
     Parameters
     ----------
-    volume : (z, y, x) float [1/m]; truth, prediction : (z, y, x) uint8 labels, the same grid
+    volume : (z, y, x) float [1/m]; truth, prediction : (z, y, x) uint8 labels, the same grid; in memory or stored
     voxel_size : float [m]; title : over the picture
 
     Returns the same bytes for the same numbers. Raises InputError if the shapes differ.
     """
-    volume, truth, prediction = np.asarray(volume), np.asarray(truth), np.asarray(prediction)
-    if volume.ndim != 3 or not volume.shape == truth.shape == prediction.shape:
+    if len(volume.shape) != 3 or not volume.shape == truth.shape == prediction.shape:
         raise InputError(
             "volume, truth and prediction must be (z, y, x) on one grid, got "
             f"{volume.shape}, {truth.shape} and {prediction.shape}"
@@ -51,16 +56,22 @@ def case_picture(
     figure = Figure(figsize=(9.6, 7.2), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=10)
     grid = figure.subplots(2, 3)
-    low, high = grey_range(volume)
-    for axis, index in enumerate(worst_slices(truth, prediction)):
-        image, true, predicted = (a.take(index, axis=axis) for a in (volume, truth, prediction))
+    worst = worst_slices(truth, prediction)
+    cuts = [
+        tuple(index if axis == across else slice(None) for axis in range(3))
+        for across, index in enumerate(worst)
+    ]
+    images = [np.asarray(volume[cut]) for cut in cuts]
+    low, high = grey_range(*images)
+    for axis, (image, cut) in enumerate(zip(images, cuts, strict=True)):
+        true, predicted = np.asarray(truth[cut]), np.asarray(prediction[cut])
         for row, (name, labels) in enumerate((("truth", true), ("prediction", predicted))):
             axes = grid[row, axis]
             axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
             if row:
                 _fill(axes, true != predicted)
             _outlines(axes, labels)
-            position = m_to_um((index - (volume.shape[axis] - 1) / 2) * voxel_size)
+            position = m_to_um((worst[axis] - (volume.shape[axis] - 1) / 2) * voxel_size)
             axes.set_title(f"{name}, {_PLANES[axis]} = {position:+.1f} µm", fontsize=9)
             axes.set_xticks([])
             axes.set_yticks([])

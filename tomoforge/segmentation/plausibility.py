@@ -21,7 +21,7 @@ class Flag:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.reason}; {self.remedy}"
+        return f"{self.rule.replace('_', ' ')}: {self.reason}; {self.remedy}"
 
 
 @dataclass(frozen=True)

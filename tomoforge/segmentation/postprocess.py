@@ -6,7 +6,7 @@ import cc3d
 import numpy as np
 
 from tomoforge.errors import InputError
-from tomoforge.volumes import LABEL_NAMES
+from tomoforge.volumes import LABEL_NAMES, SLAB
 
 # Shares of the largest piece below which a piece is debris. Of 32 forged samples with up to three crystals, none had
 # more than one loop or anything that the loop does not hold, and the smallest crystal had 0.0088 of the largest.
@@ -116,7 +116,10 @@ def _debris(mask: np.ndarray, share: float) -> np.ndarray:
     components, count = cc3d.connected_components(mask[box], connectivity=26, return_N=True)
     if count < 2:
         return debris
-    sizes = np.bincount(components.ravel(), minlength=count + 1)
+    # A slab at a time: bincount takes eight bytes a voxel for its own copy.
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    for start in range(0, len(components), SLAB):
+        sizes += np.bincount(components[start : start + SLAB].ravel(), minlength=count + 1)
     sizes[0] = 0
     small = sizes < share * sizes.max()
     if share == 1.0:
@@ -163,11 +166,10 @@ def _box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
 
 def _absorb(labels: np.ndarray, freed: np.ndarray) -> np.ndarray:
     """Give each fragment of ``freed`` the class with which it shares most faces."""
-    fragments = cc3d.connected_components(freed, connectivity=6)
+    # A frame of background around the volume makes its border a neighbour like any other.
+    fragments = cc3d.connected_components(np.pad(freed, 1), connectivity=6)
     n_fragments = int(fragments.max())
     n_classes = int(labels.max()) + 1
-    # A frame of background around the volume makes its border a neighbour like any other.
-    fragments = np.pad(fragments, 1)
     surround = np.pad(labels, 1)
     where = np.argwhere(fragments)
     own = fragments[tuple(where.T)]

@@ -94,8 +94,8 @@ def predict_labels(
         folder = Path(name)
         with _room_in(folder, "set TMPDIR to a larger disk"):
             _save(folder / "volume.npy", volume)
-        found = _predict(
-            folder / "volume.npy", survey, folder, model,
+        (found,) = _predict(
+            [(folder / "volume.npy", survey, folder)], model,
             mirroring=mirroring, softmax=False, device=device, threads=threads, timeout_s=timeout_s, progress=progress,
         )  # fmt: skip
         return read_labels(found.labels)[0], read_volume(found.uncertainty)[0]
@@ -118,11 +118,33 @@ def predict_stored(
     softmax : keep the probability of each class as well, 4 bytes a voxel and class before compression. The other
     parameters, and what is raised, as ``predict_labels``; StorageError also if ``volume`` is no OME-Zarr.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    survey = survey_volume(open_level(volume), read_voxel_size(volume))
+    (found,) = predict_all_stored(
+        [(volume, folder)], model,
+        mirroring=mirroring, softmax=softmax, device=device, threads=threads, timeout_s=timeout_s, progress=progress,
+    )  # fmt: skip
+    return found
+
+
+def predict_all_stored(
+    volumes: Sequence[tuple[str | Path, str | Path]],
+    model: Model | Sequence[Model],
+    *,
+    mirroring: bool = False,
+    softmax: bool = False,
+    device: Device = "cpu",
+    threads: int = 1,
+    timeout_s: float = DAY_S,
+    progress: Progress | None = None,
+) -> list[StoredPrediction]:
+    """``predict_stored`` of several volumes, (volume, folder) each, in one process: small ones are segmented sooner
+    than it starts. ``timeout_s`` and ``progress`` are of all together."""
+    pieces = []
+    for volume, place in volumes:
+        folder = Path(place)
+        folder.mkdir(parents=True, exist_ok=True)
+        pieces.append((Path(volume), survey_volume(open_level(volume), read_voxel_size(volume)), folder))
     return _predict(
-        Path(volume), survey, folder, model,
+        pieces, model,
         mirroring=mirroring, softmax=softmax, device=device, threads=threads, timeout_s=timeout_s, progress=progress,
     )  # fmt: skip
 
@@ -150,9 +172,7 @@ def predict_volume(
 
 
 def _predict(
-    volume: Path,
-    survey: Survey,
-    folder: Path,
+    pieces: Sequence[tuple[Path, Survey, Path]],
     model: Model | Sequence[Model],
     *,
     mirroring: bool,
@@ -161,32 +181,44 @@ def _predict(
     threads: int,
     timeout_s: float,
     progress: Progress | None,
-) -> StoredPrediction:
+) -> list[StoredPrediction]:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InputError(f"threads must be an integer of at least 1, got {threads!r}")
     models = _read_models(model)
     names = list(models[0].class_names)
-    found = StoredPrediction(
-        folder / LABELS,
-        folder / UNCERTAINTY,
-        {name: folder / SOFTMAX / f"{name}.ome.zarr" for name in names} if softmax else {},
-    )
+    found = [
+        StoredPrediction(
+            folder / LABELS,
+            folder / UNCERTAINTY,
+            {name: folder / SOFTMAX / f"{name}.ome.zarr" for name in names} if softmax else {},
+        )
+        for _, _, folder in pieces
+    ]
+    parts = [
+        {
+            "volume": str(volume.resolve()),
+            "survey": survey.to_dict(),
+            "labels": str(place.labels.resolve()),
+            "uncertainty": str(place.uncertainty.resolve()),
+            "softmax": str((folder / SOFTMAX).resolve()) if softmax else None,
+        }
+        for (volume, survey, folder), place in zip(pieces, found, strict=True)
+    ]
     job = {
         "command": "predict",
-        "volume": str(volume.resolve()),
-        "survey": survey.to_dict(),
+        "parts": parts,
         "model_directories": [str(item.folder.resolve()) for item in models],
         "mirroring": bool(mirroring),
         "device": device,
         "threads": threads,
-        "labels": str(found.labels.resolve()),
-        "uncertainty": str(found.uncertainty.resolve()),
-        "softmax": str((folder / SOFTMAX).resolve()) if softmax else None,
     }
+    total, before = sum(survey.shape[0] for _, survey, _ in pieces), 0
 
     def hear(name: str, values: dict[str, Any]) -> None:
+        nonlocal before
         if name == "progress" and progress is not None:
-            progress(values["done"], values["total"])
+            progress(before + values["done"], total)
+            before += values["total"] if values["done"] == values["total"] else 0
 
     with tempfile.TemporaryDirectory(prefix="tomoforge-job-") as work:
         job["work_directory"] = work

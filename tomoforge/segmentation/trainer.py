@@ -51,47 +51,46 @@ def train_segmenter(
 ) -> Path:
     """Train an nnU-Net and export it.
 
-        Parameters
-        ----------
-        dataset_directory : as given to ``write_dataset``
-        work_directory : of this training alone. Killed at any moment, the same call goes on from the last
-            finished epoch and ends with the same bytes.
-        model_directory : receives the model (see ``model.py``)
-        settings : TrainingSettings
-        timeout_s : [s] for this call, after which the worker is ended; finished epochs stay
-        progress : called after each epoch
-        extra : JSON values kept in the model; ``energy_kev`` [keV], a number or a list, is compared by
-            ``domain_warnings``
-        fold : which of the splits to train on
-        splits : into cases to train on and cases that only measure progress; None takes the data set's own
-        start_from : a trained model to go on from: its weights, heads included, its plans and its intensity
-            statistics; only the data set is new. The settings' None are then the model's.
+    Parameters
+    ----------
+    dataset_directory : as given to ``write_dataset``
+    work_directory : of this training alone. Killed at any moment, the same call goes on from the last
+        finished epoch and ends with the same bytes.
+    model_directory : receives the model (see ``model.py``)
+    settings : TrainingSettings
+    timeout_s : [s] for this call, after which the worker is ended; finished epochs stay
+    progress : called after each epoch
+    extra : JSON values kept in the model; ``energy_kev`` [keV], a number or a list, is compared by
+        ``domain_warnings``
+    fold : which of the splits to train on
+    splits : into cases to train on and cases that only measure progress; None takes the data set's own
+    start_from : a trained model to go on from: its weights, heads included, its plans and its intensity
+        statistics; only the data set is new. The settings' None are then the model's.
 
-        Returns
-        -------
-        Path
-            model_directory
+    Returns
+    -------
+    Path
+        model_directory
 
-        Raises
-        ------
-        InputError
-            work_directory holds another training; extra is not JSON; there is no such fold, or it names cases that the
-            data set lacks; ``start_from`` is
-    no model, or one of other classes, another configuration or another
-            network than the settings ask for.
-        ConfigError
-            The settings do not fit the network that nnU-Net planned.
-        MissingComponentError
-            nnU-Net or torch are not installed, or device "cuda" was asked for and there is no GPU.
-        StageError
-            The worker failed, was killed or ran out of time.
-        StorageError
-            There is no finished data set; the checkpoint in work_directory or a file of ``start_from`` is damaged.
+    Raises
+    ------
+    InputError
+        work_directory holds another training; extra is not JSON; there is no such fold, or it names cases that the
+        data set lacks; ``start_from`` is no model, or one of other classes, another configuration or another
+        network than the settings ask for.
+    ConfigError
+        The settings do not fit the network that nnU-Net planned.
+    MissingComponentError
+        nnU-Net or torch are not installed, or device "cuda" was asked for and there is no GPU.
+    StageError
+        The worker failed, was killed or ran out of time.
+    StorageError
+        There is no finished data set; the checkpoint in work_directory or a file of ``start_from`` is damaged.
 
-        Notes
-        -----
-        The same data set, settings and software give the same weights, bit by bit, on the same kind of
-        processor; another processor may round otherwise.
+    Notes
+    -----
+    The same data set, settings and software give the same weights, bit by bit, on the same kind of
+    processor; another processor may round otherwise.
     """
     dataset, work, model = (Path(p).resolve() for p in (dataset_directory, work_directory, model_directory))
     record = read_dataset_record(dataset)
@@ -139,7 +138,7 @@ def _as_json(extra: Mapping[str, Any]) -> dict[str, Any]:
 def choose_split(
     dataset_directory: str | Path, fold: int, splits: Sequence[Split] | None = None
 ) -> dict[str, list[str]]:
-    """Cases to train on ("train") and to measure progress on ("val") of one fold.
+    """Cases to train on ("train") and to measure progress on ("val") of one fold: others, or all the same.
 
     Raises
     ------
@@ -165,7 +164,8 @@ def choose_split(
     if unknown := sorted({*train, *held} - known):
         raise InputError(f"fold {fold} must name cases of the data set, got {unknown}")
     both = sorted({*train} & {*held})
-    if not train or not held or (both and len(known) > 1):
+    # The same cases on both sides hold nothing back and say so, as nnU-Net's fold "all" does.
+    if not train or not held or (both and {*train} != {*held}):
         raise InputError(
             f"fold {fold} must train on some cases and measure on others, got {len(train)} and {len(held)}, "
             f"{both or 'none'} in both"

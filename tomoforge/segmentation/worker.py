@@ -4,14 +4,16 @@
 told from what libraries print by the key ``tomoforge_event``.
 """
 
+import errno
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from tomoforge import process
-from tomoforge.errors import InputError, MissingComponentError, TomoforgeError
+from tomoforge.errors import InputError, MissingComponentError, StorageError, TomoforgeError
 from tomoforge.segmentation.jobs import EVENT
 
 
@@ -31,7 +33,29 @@ def main(arguments: list[str] | None = None) -> int:
     except TomoforgeError as error:
         emit("error", kind=type(error).__name__, message=str(error))
         return 2
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        folder = Path(job["work_directory"])
+        message = (
+            f"no space left on the disk of {folder}, {shutil.disk_usage(folder).free / 2**30:.2f} GiB free ({error}); "
+            "free some and run again: a training goes on after its last finished epoch"
+        )
+        emit("error", kind=StorageError.__name__, message=message)
+        return 2
     return 0
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came of, is that of a full disk, however the library at hand says so."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # safetensors quotes the system; NumPy counts what did not fit, and neither gives the number.
+        if any(words in str(error) for words in ("No space left on device", "requested and")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _run(job: dict[str, Any]) -> None:
@@ -65,7 +89,8 @@ def _run(job: dict[str, Any]) -> None:
     else:
         from tomoforge.segmentation.inference import predict
 
-        predict(job, emit)
+        for part in job["parts"]:
+            predict({**job, **part}, emit)
 
 
 if __name__ == "__main__":

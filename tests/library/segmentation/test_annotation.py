@@ -163,7 +163,8 @@ def test_write_queue__what_a_person_is_given_comes_back_through_the_import(tmp_p
     place = tmp_path / "queue" / first["folder"]
     assert (place / "slices.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((place / ITEM).read_text()) == first
-    _, volume, _, editable = first["napari"]
+    program, _, _, volume, _, editable = first["napari"]
+    assert program == "napari"
     labels = tifffile.imread(editable)
     labels[0, 0, :3] = 1  # corrected with a brush
     about = {"axes": "ZYX", "spacing": 2.0, "unit": "um"}

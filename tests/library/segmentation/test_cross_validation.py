@@ -3,14 +3,13 @@
 import pickle
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.library.segmentation.phantom import phantom
 from tomoforge.errors import InputError
-from tomoforge.segmentation.cross_validation import join_folds, make_folds, train_fold
+from tomoforge.segmentation.cross_validation import join_folds, train_fold
 from tomoforge.segmentation.dataset import TrainingCase, write_dataset
 from tomoforge.segmentation.settings import TrainingSettings
+from tomoforge.segmentation.splits import stratified_folds
 from tomoforge.volumes import write_labels, write_volume
 
 VOXEL = 2.5e-6  # [m]
@@ -27,30 +26,6 @@ SETTINGS = TrainingSettings(
     learning_rate=8e-3,
     augmentation="none",
 )
-
-
-@given(
-    st.dictionaries(
-        st.text("abcdef", min_size=1, max_size=4), st.sampled_from(["forged", "real"]), min_size=5
-    ),
-    st.integers(2, 5),
-)
-def test_make_folds__each_case_is_held_back_once_and_sources_are_spread(sources, folds):
-    splits = make_folds(sources, folds)
-    assert len(splits) == folds
-    assert sorted(case for split in splits for case in split["val"]) == sorted(sources)
-    for split in splits:
-        assert sorted([*split["train"], *split["val"]]) == sorted(sources)
-    for kind in [None, *set(sources.values())]:
-        counts = [sum(kind in (None, sources[case]) for case in split["val"]) for split in splits]
-        assert max(counts) - min(counts) <= 1
-    assert make_folds(dict(reversed(sources.items())), folds) == splits
-
-
-@pytest.mark.parametrize("folds", [1, 4, True])
-def test_make_folds__refuses_more_folds_than_cases(folds):
-    with pytest.raises(InputError, match="2 to the number of cases, 3"):
-        make_folds(dict.fromkeys("abc", "forged"), folds)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +49,7 @@ def dataset(cases, tmp_path_factory):
 
 
 def test_train_fold__scores_what_each_fold_held_back(cases, dataset, tmp_path):
-    splits = make_folds({case.identifier: "forged" for case in cases}, 2)
+    splits = stratified_folds({case.identifier: "forged" for case in cases}, 2)
     results = [
         train_fold(dataset, tmp_path, cases, SETTINGS, fold, splits=splits, timeout_s=TIMEOUT_S)
         for fold in range(2)
@@ -87,7 +62,7 @@ def test_train_fold__scores_what_each_fold_held_back(cases, dataset, tmp_path):
 
 
 def test_train_fold__refuses_a_fold_out_of_range_and_a_case_without_volume(cases, dataset, tmp_path):
-    splits = make_folds({case.identifier: "forged" for case in cases}, 2)
+    splits = stratified_folds({case.identifier: "forged" for case in cases}, 2)
     with pytest.raises(InputError, match="0 to 1, got 2"):
         train_fold(dataset, tmp_path, cases, SETTINGS, 2, splits=splits, timeout_s=1)
     with pytest.raises(InputError, match="c1"):

@@ -28,7 +28,7 @@ from tomoforge.segmentation.evaluation import (
 from tomoforge.segmentation.metrics import METRICS, class_metrics, confusion_matrix
 from tomoforge.segmentation.pictures import case_picture, confusion_picture, worst_slices
 from tomoforge.segmentation.surface_distance import surface_distances
-from tomoforge.volumes import LABEL_NAMES
+from tomoforge.volumes import LABEL_NAMES, open_level, write_labels, write_volume
 
 VOXEL = 0.5e-6  # [m]
 NAN = float("nan")
@@ -349,6 +349,18 @@ def test_case_picture__same_bytes_again_and_others_for_another_prediction():
         ((213, 94, 0), 12),
     ):  # liquor and crystal outlined; antialiasing blurs
         assert (np.abs(image - colour).max(axis=1) < wrong).sum() > 100
+
+
+def test_case_picture__of_what_is_stored_as_of_what_is_in_memory(tmp_path):
+    volume, truth = phantom(0, 40)  # more than one slab
+    prediction = np.roll(truth, 2, axis=0)
+    write_volume(tmp_path / "v.zarr", volume, VOXEL)
+    write_labels(tmp_path / "t.zarr", truth, VOXEL)
+    write_labels(tmp_path / "p.zarr", prediction, VOXEL)
+    stored = [open_level(tmp_path / f"{name}.zarr") for name in "vtp"]
+    assert worst_slices(*stored[1:]) == worst_slices(truth, prediction)
+    drawn = case_picture(*stored, VOXEL, "case 0")
+    assert drawn == case_picture(volume, truth, prediction, VOXEL, "case 0")
 
 
 def test_case_picture__refuses_another_grid():

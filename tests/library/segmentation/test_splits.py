@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tomoforge.errors import InputError, StorageError
 from tomoforge.segmentation.case_records import CaseRecord
-from tomoforge.segmentation.cross_validation import make_folds
 from tomoforge.segmentation.fingerprint import VolumeFingerprint
 from tomoforge.segmentation.splits import (
     Holdout,
@@ -67,11 +66,6 @@ def test_stratified_folds__a_large_group_does_not_drive_another_source_out_of_it
     found = stratified_folds(sources, 2, groups=groups)
     assert sorted(len(split["val"]) for split in found) == [2, 6]
     assert [sum(case[0] == "b" for case in split["val"]) for split in found] == [2, 2]
-
-
-def test_stratified_folds__without_groups_are_those_of_the_cross_validation():
-    sources = {f"c{n}": "real" if n % 3 else "forged" for n in range(13)}
-    assert stratified_folds(sources, 5) == make_folds(sources, 5)
 
 
 def test_folds_of__a_sample_reconstructed_twice_is_never_on_both_sides():

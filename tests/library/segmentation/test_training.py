@@ -1,6 +1,7 @@
 """Training and prediction through the worker: resumed to the bit, checked, deterministic."""
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -15,7 +16,7 @@ import pytest
 
 from tests.library.segmentation.phantom import phantom
 from tomoforge.errors import InputError, StageError, StorageError
-from tomoforge.segmentation import jobs
+from tomoforge.segmentation import jobs, worker
 from tomoforge.segmentation.dataset import TrainingCase, write_dataset
 from tomoforge.segmentation.metrics import class_metrics
 from tomoforge.segmentation.model import CURVE, DATASET, MODEL, PLANS, WEIGHTS, read_model
@@ -494,6 +495,51 @@ def test_run_job__time_out_ends_the_worker(tmp_path):
             timeout_s=0.05,
             on_event=lambda name, values: None,
         )
+
+
+def _from_another(error):
+    try:
+        raise error
+    except type(error) as first:
+        try:
+            raise RuntimeError("the background worker died") from first
+        except RuntimeError as second:
+            return second
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),  # safetensors'
+        OSError("1000000 requested and 38384 written"),  # NumPy's
+        _from_another(OSError(errno.EDQUOT, "Disk quota exceeded")),
+    ],
+)
+def test_worker__full_disk_is_named(tmp_path, monkeypatch, capsys, error):
+    def full(job):
+        raise error
+
+    monkeypatch.setattr(worker, "_run", full)
+    monkeypatch.setattr(worker.process, "die_with_parent", lambda: None)
+    (tmp_path / "job.json").write_text(json.dumps({"command": "train", "work_directory": str(tmp_path)}))
+    assert worker.main([str(tmp_path / "job.json")]) == 2
+    event = json.loads(capsys.readouterr().out)
+    assert event["kind"] == "StorageError"
+    assert f"no space left on the disk of {tmp_path}" in event["message"] and "GiB free" in event["message"]
+
+
+def test_worker__other_errors_keep_their_traceback(tmp_path, monkeypatch):
+    def wrong(job):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(worker, "_run", wrong)
+    monkeypatch.setattr(worker.process, "die_with_parent", lambda: None)
+    (tmp_path / "job.json").write_text(json.dumps({"command": "train", "work_directory": str(tmp_path)}))
+    with pytest.raises(PermissionError):
+        worker.main([str(tmp_path / "job.json")])
 
 
 def _inference():
