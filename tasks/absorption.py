@@ -31,9 +31,9 @@ from tomoforge.units import deg_to_rad, um_to_m
 from tomoforge.volumes import LABEL_NAMES, read_labels
 
 ORIENTATION = "orientation.json"
-# Reflections a future: an eighth of them, for the sake of the workers, and at least so many. It depends on
-# their number alone, so that results do not depend on the number of workers.
-_LEAST_CHUNK, _CHUNKS = 250, 8
+# Reflections a future. It depends on their number alone, so that results do not depend on the number of workers: few
+# are shared out, of many each piece is large enough for a table of directions to pay.
+_FEW, _SMALL_CHUNK, _LARGE_CHUNK, _CHUNKS = 4000, 250, 10_000, 8
 _TIMEOUT_S = 6 * 3600.0
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def correct(
     the reflections' frame to the tomogram's."""
     source, table = str(workspace.path(labels) / LABELS), str(workspace.path(reflections) / REFLECTIONS)
     count = len(read_reflection_set(workspace, reflections).table)
-    chunk = max(_LEAST_CHUNK, math.ceil(count / _CHUNKS))
+    chunk = _SMALL_CHUNK if count <= _FEW else max(_LARGE_CHUNK, math.ceil(count / _CHUNKS))
     by_label = {LABEL_NAMES[label]: value for label, value in mu.items()}
     errors_by_label = {LABEL_NAMES[label]: value for label, value in mu_error.items() if value > 0}
 

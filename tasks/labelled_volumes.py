@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from tasks.annotation import decisions
 from tasks.artefacts import find_by_key
+from tasks.night_labels import artefact_of, fitting_volume, volumes_by_scan
 from tasks.quick_looks import open_scan
 from tasks.samples import LABELS
 from tasks.scans import SCAN
 from tasks.segmenter import DATASET
-from tasks.volumes import VOLUME
 from tomoforge.errors import InputError
 from tomoforge.segmentation.case_records import Source, content_hash
 from tomoforge.segmentation.dataset import read_dataset_record
 from tomoforge.storage import Artefact, Workspace
-from tomoforge.volumes import open_level, read_labels
+from tomoforge.volumes import read_labels
 
 # Stage of a label artefact → whence its labels; predictions need somebody's approval besides.
 _SOURCES: dict[str, Source] = {
@@ -42,23 +42,22 @@ def find_labels(workspace: Workspace, key: str, argument: str = "labels") -> Art
 
 
 def volume_of(workspace: Workspace, labels: Artefact) -> Artefact:
-    """The volume that labels were drawn or predicted on; of labels that came beside a scan, its reconstruction.
+    """The volume that labels were drawn or predicted on; of labels that came beside a scan, its newest reconstruction
+    on their grid.
 
-    Raises InputError where there is none, or where several reconstructions fit.
+    Raises InputError where there is none.
     """
     inputs = workspace.read_provenance(labels)["inputs"]
     if "volume" in inputs:
         return Artefact(**inputs["volume"])
-    scan = inputs.get("scan")
-    made = reconstructions_of(workspace, scan["key"]) if scan else []
-    shape = open_level(workspace.path(labels) / LABELS).shape
-    fitting = [v for v in made if open_level(workspace.path(v) / VOLUME).shape == shape]
-    if len(fitting) != 1:
+    made = volumes_by_scan(workspace).get(inputs["scan"]["key"], []) if "scan" in inputs else []
+    fitting = fitting_volume(workspace, labels.key, made)
+    if fitting is None:
         raise InputError(
-            f"labels {labels.key} must belong to one volume, got {[v.key for v in fitting] or 'none'} of their "
-            f"shape {shape}; import them with import_labels for the volume that is meant"
+            f"labels {labels.key} must belong to a volume, got none on their grid; reconstruct their scan, or import "
+            "them with import_labels for the volume that is meant"
         )
-    return fitting[0]
+    return artefact_of(workspace, "volumes", fitting)
 
 
 def scan_energy(workspace: Workspace, labels: Artefact) -> float | None:
@@ -69,18 +68,6 @@ def scan_energy(workspace: Workspace, labels: Artefact) -> float | None:
         return None
     scan = Artefact(**workspace.read_provenance(volume)["inputs"]["scan"])
     return open_scan(workspace.path(scan) / SCAN).energy_kev
-
-
-def reconstructions_of(workspace: Workspace, scan: str) -> list[Artefact]:
-    """The volumes reconstructed of the scan with this key."""
-    found = []
-    for path in sorted(workspace.folder("volumes").glob("volume-*")):
-        volume = workspace.find("volumes", path.name)
-        if volume is not None:
-            of = workspace.read_provenance(volume)["inputs"].get("scan")
-            if of and of["key"] == scan:
-                found.append(volume)
-    return found
 
 
 def labelled_volume(workspace: Workspace, labels: Artefact) -> LabelledVolume:

@@ -44,8 +44,10 @@ def labelled_volumes(workspace: Workspace) -> tuple[list[NightCase], int]:
             scan = scan_of_volume(workspace, inputs["volume"]["key"])
         else:
             scan = inputs["scan"]["key"]
-            volumes = volumes if volumes is not None else _volumes_by_scan(workspace)
-            volume = _fitting(workspace, key, volumes.get(scan, []))
+            volumes = volumes if volumes is not None else volumes_by_scan(workspace)
+            made = volumes.get(scan, [])
+            # Where none fits, the newest: reading the pair says what is wrong with the labels.
+            volume = fitting_volume(workspace, key, made) or _newest(workspace, made)
         if not scan.startswith(_REAL_SCAN):
             continue
         if volume is None:
@@ -108,19 +110,24 @@ def scan_of_volume(workspace: Workspace, volume: str) -> str:
     return str(scan["key"]) if isinstance(scan, Mapping) else ""
 
 
-def _volumes_by_scan(workspace: Workspace) -> dict[str, list[str]]:
+def volumes_by_scan(workspace: Workspace) -> dict[str, list[str]]:
+    """Key of a scan → keys of the volumes that were reconstructed of it."""
     found: dict[str, list[str]] = {}
     for path in sorted(workspace.folder("volumes").glob(f"volume-*/{PROVENANCE}")):
         found.setdefault(scan_of_volume(workspace, path.parent.name), []).append(path.parent.name)
     return found
 
 
-def _fitting(workspace: Workspace, labels: str, volumes: Sequence[str]) -> str | None:
-    """The newest of a scan's volumes on the grid of the labels; the newest of all where none fits, to say so."""
+def fitting_volume(workspace: Workspace, labels: str, volumes: Sequence[str]) -> str | None:
+    """The newest of a scan's volumes on the grid of the labels, None where none fits."""
     newest = sorted(volumes, key=lambda key: (made_at(workspace, "volumes", key), key), reverse=True)
     grid = _grid(workspace.folder("labels") / labels / LABELS)
     fitting = (key for key in newest if _grid(workspace.folder("volumes") / key / VOLUME) == grid)
-    return next(fitting, newest[0] if newest else None)
+    return next(fitting, None)
+
+
+def _newest(workspace: Workspace, volumes: Sequence[str]) -> str | None:
+    return max(volumes, key=lambda key: (made_at(workspace, "volumes", key), key), default=None)
 
 
 def _grid(path: Path) -> tuple[tuple[int, ...], str] | None:

@@ -19,7 +19,7 @@ from tomoforge.beamline import read_scan
 from tomoforge.beamline.examine import examine_scan
 from tomoforge.beamline.findings import ScanReport
 from tomoforge.config import OpticsSettings
-from tomoforge.errors import ScanError
+from tomoforge.errors import ConfigError, ScanError
 from tomoforge.geometry import ScanGeometry, uniform_angles
 from tomoforge.optics.calibration import calibrate
 from tomoforge.optics.detector import Detector
@@ -39,6 +39,7 @@ MATERIALS = "materials.json"
 _BATCH = 30  # angles a future
 _COPY_BATCH = 64  # frames copied at once from a real scan
 _TIMEOUT_S = 3600.0
+_FULL_WELL = 0.95  # of the converter's range for the open beam: patterns and noise need the rest
 
 
 @task(name="simulate-scan", **OPTIONS)
@@ -109,7 +110,20 @@ def detected_light(optics_json: str) -> dict[str, Any]:
             say(f"{real.name}: {warning}")
         detector = found.detector(detector)
         photons = photons if found.photons is None else found.photons.value
+    else:
+        _refuse_saturation(detector, photons)
     return {"detector": asdict(detector), "photons": photons}
+
+
+def _refuse_saturation(detector: Detector, photons: float) -> None:
+    """Raise ConfigError where the open beam would end the converter's range: µ would come out far too small."""
+    full = 2**detector.bits - 1
+    most = (_FULL_WELL * full - detector.offset) / detector.gain
+    if photons > most:
+        raise ConfigError(
+            f"optics.photons must be at most {most:.0f} a pixel and frame, or the open beam saturates the detector's "
+            f"{detector.bits} bits ({detector.gain:g} counts a photon), got {photons:g}; take more projections instead"
+        )
 
 
 def beam_of(optics: OpticsSettings) -> Beam:

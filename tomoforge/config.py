@@ -283,7 +283,8 @@ class TracingSettings(Settings):
         0.0, description="Standard error of µ from the composition [percent]; measured µ bring their own."
     )
     beam_height_um: Positive | None = Field(
-        None, description="Full height of a top-hat beam [µm], along the axis; larger than the crystal if not given."
+        None,
+        description="Full height of a top-hat beam [µm], along the axis; larger than the crystal if not given.",
     )
     beam_width_um: Positive | None = Field(
         None, description="Its full width [µm]; given together with the height."

@@ -5,7 +5,7 @@ import pytest
 
 from tasks.scans import _simulator, beam_of, detected_light, material_mu, material_record
 from tomoforge.config import OpticsSettings
-from tomoforge.errors import MaterialError, ScanError
+from tomoforge.errors import ConfigError, MaterialError, ScanError
 from tomoforge.optics.detector import Detector
 from tomoforge.storage import to_json
 from tomoforge.volumes import write_labels
@@ -93,3 +93,10 @@ def test_simulator__planes_models_and_batches(labels):
     assert 0 < between < 0.05 * contrast
     # Absorption alone has no fringe above the open beam.
     assert plain.intensity(slice(0, 1)).max() < 1.001 < whole.intensity(slice(0, 1)).max()
+
+
+def test_detected_light__an_open_beam_that_saturates_is_refused() -> None:
+    light = detected_light(OpticsSettings(photons=30_000).model_dump_json())
+    assert light["photons"] == 30_000
+    with pytest.raises(ConfigError, match=r"optics.photons must be at most 31079 .* got 40000"):
+        detected_light(OpticsSettings(photons=40_000).model_dump_json())

@@ -4,7 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.library.segmentation.phantom import phantom
 from tomoforge.errors import InputError
+from tomoforge.segmentation.case_records import TrainingCase
+from tomoforge.segmentation.dataset import write_dataset
 from tomoforge.segmentation.evaluation import (
     MEAN,
     Bootstrap,
@@ -12,6 +15,7 @@ from tomoforge.segmentation.evaluation import (
     join_evaluations,
     paired_differences,
 )
+from tomoforge.segmentation.trainer import choose_split
 from tomoforge.segmentation.training_sources import (
     ARMS,
     BOTH,
@@ -27,7 +31,7 @@ from tomoforge.segmentation.training_sources import (
     plan_rounds,
 )
 from tomoforge.segmentation.training_sources_picture import sources_picture
-from tomoforge.volumes import LABEL_NAMES
+from tomoforge.volumes import LABEL_NAMES, write_labels, write_volume
 
 VOXEL = 2.5e-6  # [m]
 
@@ -228,3 +232,17 @@ def test_sources_picture__same_numbers_same_bytes(comparison):
     assert png.startswith(b"\x89PNG") and png == sources_picture(comparison, "by hand")
     less = {arm: {1: scored({"a": 1})} for arm in ARMS}  # one case: no interval
     assert sources_picture(compare_sources(less, {}), "by hand") != png
+
+
+def test_choose_split__all_cases_may_train_if_all_are_measured_on(tmp_path):
+    cases = []
+    for n in range(2):
+        volume, labels = phantom(n, 16)
+        write_volume(tmp_path / f"v{n}.zarr", volume, VOXEL)
+        write_labels(tmp_path / f"l{n}.zarr", labels, VOXEL)
+        cases.append(TrainingCase(f"c{n}", tmp_path / f"v{n}.zarr", tmp_path / f"l{n}.zarr"))
+    write_dataset(tmp_path / "raw", cases)
+    both = ["c0", "c1"]
+    assert choose_split(tmp_path / "raw", 0, [{"train": both, "val": both}]) == {"train": both, "val": both}
+    with pytest.raises(InputError, match=r"c1.* in both"):  # as if it were held back
+        choose_split(tmp_path / "raw", 0, [{"train": both, "val": ["c1"]}])
