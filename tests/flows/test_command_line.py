@@ -263,7 +263,7 @@ def test_main__option_into_a_section_that_is_no_mapping(capsys, recorders, tmp_p
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("train_segmenter", "dataset"), ("reconstruct_scan", "scan"), ("correct_absorption", "labels")],
+    [("train_segmenter", "dataset"), ("reconstruct_scan", "scan"), ("decide_labels", "verdict")],
 )
 def test_main__required_parameter_is_asked_for(capsys, recorders, name: str, key: str) -> None:
     assert re.search(rf"^  {key}: Field required", refused(capsys, recorders, name), re.MULTILINE)
