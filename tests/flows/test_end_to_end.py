@@ -8,12 +8,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks.absorption import holds_crystal
+from tasks.attenuation import Attenuation
+from tasks.correction_report import SUBJECT, Correction
 from tasks.runs import ForgedRun, publish_forged_run
 from tasks.scans import material_mu
 from tests.flows.running import TINY, artefacts, finish, kill_group, log_of, run_here, start_flow
+from tomoforge.absorption.orientation import Orientation
 from tomoforge.config import OpticsSettings
 from tomoforge.results import read_published
 from tomoforge.storage import Artefact, Workspace
@@ -102,8 +106,17 @@ def test_publish_forged_run__says_when_the_model_found_no_crystal(undisturbed):
     scan = made_from(volume, "scan")
     labels = made_from(scan, "labels")
     assert holds_crystal(workspace, labels)
-    factors = found(workspace, "corrections", next(workspace.folder("corrections").glob("factors-*")))
-    run = ForgedRun(2, labels, scan, volume, volume, model, segmentation, factors, factors=None)
+    traced = [
+        found(workspace, "corrections", path) for path in workspace.folder("corrections").glob("factors-*")
+    ]
+    (factors,) = (item for item in traced if made_from(item, "labels").key == labels.key)
+    (merged,) = (
+        found(workspace, "corrections", p) for p in workspace.folder("corrections").glob("merging-*")
+    )
+    mu = Attenuation({}, {}, pd.DataFrame(), (), {})
+    # As the flow leaves it: corrected by the true labels alone.
+    correction = Correction(merged, {SUBJECT: factors}, (), merged, mu, Orientation(np.eye(3)))
+    run = ForgedRun(2, labels, scan, volume, volume, model, segmentation, correction)
     summary = publish_forged_run.fn(
         workspace, run, optics=OpticsSettings(), mu=material_mu(OpticsSettings()), published={}
     )
