@@ -165,7 +165,8 @@ def read_merged(workspace: Workspace, merged: Artefact) -> Merged:
         scores,
         {"merging": stored["caption"]},
         pictures,
-        tuple(_lines(stored["sources"])),
+        # In the order they were given; JSON has them sorted.
+        tuple(_lines({name: stored["sources"][name] for name in overall if name in stored["sources"]})),
     )
 
 
