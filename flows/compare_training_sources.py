@@ -9,6 +9,7 @@ from pydantic import Field
 from flows.report import FlowReport, where_results_lie
 from tasks.artefacts import find_by_key
 from tasks.cluster import Compute, open_compute
+from tasks.registry import register_model
 from tasks.segmenter import DATASET
 from tasks.training_sources import (
     ComparisonPlan,
@@ -80,7 +81,7 @@ def train_arms(
     seeds: range,
     training: TrainingSchedule,
 ) -> dict[tuple[str, int, int], Artefact]:
-    """(arm, seed, round) → model, all side by side; what rounds share is trained once."""
+    """(arm, seed, round) → model, all side by side and registered; what rounds share is trained once."""
     datasets = {
         (arm, n): arm_dataset(workspace, plan, names)
         for n, item in enumerate(plan.rounds)
@@ -98,6 +99,8 @@ def train_arms(
                     seed=seed,
                     name=f"{arm}, seed {seed}, round {number}",
                 )
+    for future in futures.values():
+        register_model(workspace, future.result())
     return {
         (arm, seed, number): futures[data.key, seed].result()
         for (arm, number), data in datasets.items()

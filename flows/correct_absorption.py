@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import BeforeValidator
 
+from flows.lists import Names
 from flows.report import FlowReport, where_results_lie
 from flows.segment_scan import segment_real, segmenter_of
 from tasks.absorption import correct, holds_crystal, settle_orientation
@@ -33,19 +32,12 @@ from tomoforge.storage import Artefact, Workspace
 from tomoforge.units import wavelength_to_kev
 
 
-def _listed(value: object) -> object:
-    return tuple(value.split(",")) if isinstance(value, str) else value
-
-
-Keys = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-
-
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=8))
 def correct_absorption(
     labels: str | None = None,
     truth: str | None = None,
     manual: str | None = None,
-    ensemble: Keys = (),
+    ensemble: Names = (),
     scan: str | None = None,
     model: str = "champion",
     energy_kev: Positive | None = None,

@@ -2,11 +2,10 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import Annotated
 
 from prefect import flow
-from pydantic import BeforeValidator
 
+from flows.lists import Names
 from flows.report import FlowReport, where_results_lie
 from tasks.labelled_volumes import cases_of_dataset, find_labels, labelled_volume, without_repeats
 from tasks.segmenter import build_dataset
@@ -14,15 +13,8 @@ from tomoforge.errors import InputError
 from tomoforge.storage import Workspace
 
 
-def _listed(value: object) -> object:
-    return tuple(value.split(",")) if isinstance(value, str) else value
-
-
-Keys = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-
-
 @flow
-def gather_dataset(datasets: Keys = (), labels: Keys = (), as_real: Keys = ()) -> FlowReport:
+def gather_dataset(datasets: Names = (), labels: Names = (), as_real: Names = ()) -> FlowReport:
     """Gather labelled volumes into one dataset, to train on, to hold out, or to compare sources with.
 
     Args:

@@ -8,6 +8,7 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BeforeValidator
 
+from flows.lists import listed
 from flows.reconstruct_scan import reconstruct_imported
 from flows.report import FlowReport, where_results_lie
 from tasks.cluster import Compute, open_compute
@@ -16,12 +17,7 @@ from tasks.publishing import publish_scan
 from tomoforge.config import ClusterSettings, NotNegative, Positive, ReconstructionSettings
 from tomoforge.storage import Workspace
 
-
-def _listed(value: object) -> object:
-    return tuple(value.split(",")) if isinstance(value, str) else value
-
-
-References = Annotated[tuple[Literal["flats", "darks"], ...], BeforeValidator(_listed)]
+References = Annotated[tuple[Literal["flats", "darks"], ...], BeforeValidator(listed)]
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=8))

@@ -7,6 +7,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BeforeValidator, Field
 
+from flows.lists import Names, listed
 from flows.report import FlowReport, where_results_lie
 from tasks.cluster import Compute, open_compute
 from tasks.publishing import publish_preview, publish_scan, publish_volume
@@ -16,17 +17,8 @@ from tasks.volumes import export, reconstruct
 from tomoforge.config import ClusterSettings, Positive, ReconstructionSettings
 from tomoforge.storage import Artefact, Workspace
 
-
-def _listed(value: object) -> object:
-    """``a,b`` from a command line as two entries."""
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-    )
-
-
-Paths = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 AngleRows = Annotated[
-    tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None, BeforeValidator(_listed)
+    tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None, BeforeValidator(listed)
 ]
 
 
@@ -62,9 +54,9 @@ def reconstruct_scan(
     energy_kev: Positive | None = None,
     pixel_size_um: Positive | None = None,
     angle_rows: AngleRows = None,
-    flats: Paths = (),
-    darks: Paths = (),
-    allow_missing: Paths = (),
+    flats: Names = (),
+    darks: Names = (),
+    allow_missing: Names = (),
     root: str | None = None,
     reconstruction: ReconstructionSettings = ReconstructionSettings(),
     cluster: ClusterSettings = ClusterSettings(),
