@@ -19,11 +19,13 @@ st.set_page_config(page_title="tomoforge", layout="wide", initial_sidebar_state=
 # Streamlit fetches from the internet.
 page = st.navigation(
     [
-        st.Page("stages/run.py", title="Run", default=True),
-        st.Page("stages/samples.py", title="Samples & scans"),
-        st.Page("stages/volumes.py", title="Reconstructions & segmentations"),
+        st.Page("stages/night.py", title="Night", default=True),
+        st.Page("stages/run.py", title="Runs"),
+        st.Page("stages/scan.py", title="Scan"),
+        st.Page("stages/forge.py", title="Forge"),
         st.Page("stages/models.py", title="Models"),
         st.Page("stages/absorption.py", title="Absorption"),
+        st.Page("stages/annotate.py", title="Annotate"),
     ]
 )
 

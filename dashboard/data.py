@@ -1,4 +1,4 @@
-"""The only reader of the dashboard: everything published, cached by the time of its manifest.
+"""The only reader of the dashboard: everything published, cached by the state of its manifest.
 
 Nothing here writes, and nothing is opened by a name that came from a browser: a name is looked
 for in the list of what is there. What cannot be read comes back as ``Unreadable`` or raises
@@ -11,7 +11,6 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ import pandas as pd
 import streamlit as st
 from pyarrow import ArrowException
 
+from dashboard import manifests
 from dashboard.vocabulary import KINDS
 from tomoforge.errors import StorageError
-from tomoforge.results import Published, Unreadable, read_published
+from tomoforge.results import Published, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ class Listing:
         """The part of it that is of these kinds."""
         return Listing(
             tuple(item for item in self.items if item.kind in kinds),
-            tuple(entry for entry in self.unreadable if entry.folder.parent.name in kinds),
+            # The folder of a whole kind may be what cannot be read.
+            tuple(e for e in self.unreadable if {e.folder.parent.name, e.folder.name} & set(kinds)),
         )
 
     def find(self, identifier: str, *kinds: str) -> Published | None:
@@ -58,6 +59,21 @@ class Listing:
         for item in self.items:
             found.setdefault(item.identifier, []).append(item)
         return found
+
+    @functools.cached_property
+    def users(self) -> dict[tuple[str, str], list[Published]]:
+        """(kind, identifier) → what was made directly from it, the newest first."""
+        found: dict[tuple[str, str], list[Published]] = {}
+        for other in self.items:
+            made_from = [s.item for s in sources(other, self) if s.item is not None]
+            for kind, identifier in {(part.kind, part.identifier) for part in made_from}:
+                found.setdefault((kind, identifier), []).append(other)
+        return found
+
+    @functools.cached_property
+    def remembered(self) -> dict[Any, Any]:
+        """What was worked out about this listing, for the next page that asks."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -91,25 +107,36 @@ def published_root() -> Path:
 
 def listing() -> Listing:
     """Everything published at this moment; only new manifests are read."""
-    items, unreadable = [], []
-    for folder in _folders(published_root()):
-        entry = _entry(folder)
-        if isinstance(entry, Published):
-            items.append(entry)
-        elif entry is not None:
-            unreadable.append(entry)
-    items.sort(key=lambda item: (str(item.run.get("published_at", "")), item.identifier))
-    return Listing(tuple(reversed(items)), tuple(unreadable))
+    global _last
+    found = manifests.entries(published_root())
+    before, same = _last
+    # The same object while nothing has changed: what was worked out about it stays known.
+    if len(before) == len(found) and all(a is b or a == b for a, b in zip(before, found, strict=True)):
+        return same
+    items = [entry for entry in found if isinstance(entry, Published)]
+    items.sort(key=lambda item: (str(item.run.get("published_at", "")), item.identifier), reverse=True)
+    unreadable = tuple(entry for entry in found if isinstance(entry, Unreadable))
+    _last = (found, Listing(tuple(items), unreadable))
+    return _last[1]
+
+
+_last: tuple[list[manifests.Entry], Listing] = ([], Listing((), ()))
 
 
 def sources(item: Published, published: Listing) -> list[Source]:
     """What ``item`` was made from, by role."""
     found = []
     for role, key in item.sources.items():
-        kinds = [k.name for k in KINDS.values() if str(role).startswith((k.singular, k.name))]
+        kinds = _kinds_of(str(role))
         there = (published.find(str(key), *kinds) if kinds else None) or published.find(str(key))
         found.append(Source(str(role), str(key), None if there is item else there))
     return found
+
+
+@functools.lru_cache(1024)
+def _kinds_of(role: str) -> tuple[str, ...]:
+    """The kinds that a role speaks of: ``model_before`` of models."""
+    return tuple(k.name for k in KINDS.values() if role.startswith((k.singular, k.name)))
 
 
 def ancestors(item: Published, published: Listing) -> list[Published]:
@@ -129,11 +156,7 @@ def ancestors(item: Published, published: Listing) -> list[Published]:
 
 def used_by(item: Published, published: Listing) -> list[Published]:
     """All published results made directly from ``item``, the newest first."""
-    return [
-        other
-        for other in published.items
-        if other is not item and any(s.item is item for s in sources(other, published))
-    ]
+    return published.users.get((item.kind, item.identifier), [])
 
 
 def read_picture(item: Published, name: str) -> PngPicture:
@@ -159,62 +182,11 @@ def csv(frame: pd.DataFrame) -> bytes:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _folders(root: Path) -> list[Path]:
-    try:
-        return [
-            folder
-            for folder in sorted(root.glob("*/*/"))
-            if not folder.name.startswith(".") and not folder.parent.name.startswith(".")
-        ]
-    except OSError:
-        log.exception("the published folder cannot be listed")
-        return []
-
-
-def _entry(folder: Path) -> Published | Unreadable | None:
-    time = _manifest_time(folder)
-    if not time and not folder.is_dir():  # removed since it was listed
-        return None
-    # Without a manifest nothing is cached: it may come at any moment.
-    return _read_cached(str(folder), time) if time else _read(folder)
-
-
 def _manifest_time(folder: Path) -> int:
     try:
         return (folder / "manifest.json").stat().st_mtime_ns
     except OSError:
         return 0
-
-
-@st.cache_data(max_entries=5000, show_spinner=False)
-def _read_cached(folder: str, manifest_time: int) -> Published | Unreadable:
-    return _read(Path(folder))
-
-
-def _read(folder: Path) -> Published | Unreadable:
-    try:
-        entry = read_published(folder)
-        _check_types(entry)
-    except StorageError as error:
-        return Unreadable(folder, str(error))
-    return entry
-
-
-def _check_types(entry: Published) -> None:
-    """Raise StorageError unless the manifest's values are what the pages take them for."""
-    folder = entry.folder
-    if (entry.kind, entry.identifier) != (folder.parent.name, folder.name):
-        raise StorageError(
-            f"the manifest of {folder.name} is that of {entry.kind}/{entry.identifier}; "
-            "the folder was renamed or copied"
-        )
-    for part in ("summary", "sources", "provenance"):
-        if not isinstance(getattr(entry, part), Mapping):
-            raise StorageError(f"{part} in the manifest of {folder.name} is not an object")
-    captions = [caption for _, caption in (*entry.pictures.values(), *entry.tables.values())]
-    texts: tuple[Any, ...] = (entry.title, *entry.warnings, *captions)
-    if not all(isinstance(text, str) for text in texts):
-        raise StorageError(f"a title, warning or caption of {folder.name} is not text")
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

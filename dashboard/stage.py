@@ -4,7 +4,7 @@ The choice lives in the address (``?kind=scans&item=<id>``), so that a page can 
 colleague; whatever comes from there is only compared with what is published.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import streamlit as st
@@ -17,8 +17,13 @@ from tomoforge.results import Published
 _MOST_NUMBERS, _MOST_LINKS = 6, 20
 
 
-def show_stage(title: str, intro: str, kinds: Sequence[str]) -> None:
-    """Draw the page of ``kinds``."""
+def show_stage(
+    title: str,
+    intro: str,
+    kinds: Sequence[str],
+    body: Callable[[Published, data.Listing], None] | None = None,
+) -> None:
+    """Draw the page of ``kinds``; ``body`` draws the chosen result, None as ``show_item`` does."""
     published = data.listing()
     here = published.of(*kinds)
     st.header(title, anchor=False)
@@ -40,7 +45,7 @@ def show_stage(title: str, intro: str, kinds: Sequence[str]) -> None:
         show_doubtful(here.items, item, published)
     if len(items) > 1:
         show_overview(items, f"All {count(len(items), words.singular, words.plural)}", published)
-    show_item(item, published)
+    (body or show_item)(item, published)
 
 
 def show_item(item: Published, published: data.Listing) -> None:
@@ -50,15 +55,15 @@ def show_item(item: Published, published: data.Listing) -> None:
     view.show_numbers(item)
     view.show_pictures(item)
     if "training_curve" in item.tables and "training_curve" not in item.pictures:
-        view.show_curve(item, "training_curve")
+        charts.show_curve(item, "training_curve")
     view.show_tables(item)
     view.show_parts(item, published)
     view.show_links(item, published)
     view.show_provenance(item)
 
 
-def show_doubtful(items: Sequence[Published], shown: Published, published: data.Listing) -> None:
-    """Links to the other results of this page that carry warnings, above the one shown."""
+def show_doubtful(items: Sequence[Published], shown: Published | None, published: data.Listing) -> None:
+    """Links to the other results of this page that carry warnings, above the one shown (None: all are others)."""
     doubtful = [item for item in items if item is not shown and doubts(item, published)]
     doubtful.sort(key=lambda item: not doubts(item, published)[0].severe)
     if not doubtful:

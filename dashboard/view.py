@@ -4,14 +4,17 @@ All text from files goes through ``literal``; none of it is ever interpreted as 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 
 from dashboard import data
 from dashboard.doubts import doubts, mark
+from dashboard.flow_runs import flow_name, run_address, run_name
 from dashboard.vocabulary import (
     KINDS,
     Kind,
@@ -46,8 +49,8 @@ def show_header(item: Published) -> None:
     st.caption(f"{literal(kind)} · published {published_at} · {literal(item.identifier)}")
 
 
-def show_numbers(item: Published) -> None:
-    """The summary: the headline as tiles, all else in a table."""
+def show_numbers(item: Published, *, folded: bool = False) -> None:
+    """The summary: the headline as tiles, all else in a table, ``folded`` where the page has more to show."""
     numbers = flat(item.summary)
     numbers.pop("passed", None)
     kind = KINDS.get(item.kind)
@@ -63,19 +66,20 @@ def show_numbers(item: Published) -> None:
         frame = pd.DataFrame(rows, columns=["Quantity", "Value", "Unit"])
         if not frame["Unit"].any():
             frame = frame.drop(columns="Unit")
-        st.dataframe(frame, hide_index=True, width="stretch", height="content")
+        place = st.expander("All other numbers", icon=":material/tag:") if folded else st.container()
+        place.dataframe(frame, hide_index=True, width="stretch", height="content")
     if not names:
         st.caption("No summary numbers were published.")
 
 
-def show_pictures(item: Published) -> None:
-    """The first pictures at once, further ones read when they are asked for."""
+def show_pictures(item: Published, *, without: Collection[str] = ()) -> None:
+    """The first pictures at once, further ones read when they are asked for; not those shown elsewhere."""
     kind = KINDS.get(item.kind)
-    names = ordered(item.pictures, kind.pictures if kind else ())
+    names = [n for n in ordered(item.pictures, kind.pictures if kind else ()) if n not in without]
     if names:
         st.subheader("Pictures", anchor=False)
     for name in names[:_PICTURES_SHOWN]:
-        _show_picture(item, name)
+        show_picture(item, name)
     for name in names[_PICTURES_SHOWN:]:
         key = f"picture-{item.kind}-{item.identifier}-{name}"
         opened = st.expander(
@@ -86,13 +90,15 @@ def show_pictures(item: Published) -> None:
         )
         if opened.open:
             with opened:
-                _show_picture(item, name)
+                show_picture(item, name)
 
 
-def show_tables(item: Published) -> None:
-    """Every table with its caption and its download."""
+def show_tables(item: Published, *, without: Collection[str] = ()) -> None:
+    """Every table with its caption and its download, but those that the page shows elsewhere."""
     kind = KINDS.get(item.kind)
     for name in ordered(item.tables, kind.tables if kind else ()):
+        if name in without:
+            continue
         st.subheader(literal(label(name)), anchor=False)
         st.caption(literal(item.tables[name][1]))
         try:
@@ -103,10 +109,15 @@ def show_tables(item: Published) -> None:
         show_frame(frame, f"{item.kind}-{item.identifier}-{name}")
 
 
-def show_frame(frame: pd.DataFrame, name: str) -> None:
-    """A table on the page, and all of it as CSV under ``name``."""
+def show_frame(frame: pd.DataFrame, name: str, links: Mapping[str, str] | None = None) -> None:
+    """A table on the page, and all of it as CSV under ``name``.
+
+    links : columns that hold addresses of ours (never texts from files) → the word to click on.
+    """
     shown = frame.head(_ROWS_SHOWN)
     columns = {column: _column(column, shown[column]) for column in shown.columns}
+    for column, word in (links or {}).items():
+        columns[column] = st.column_config.LinkColumn(label(column), display_text=word)
     st.dataframe(
         shown,
         hide_index=True,
@@ -129,19 +140,6 @@ def show_frame(frame: pd.DataFrame, name: str) -> None:
     )
     if note:
         right.caption(note)
-
-
-def show_curve(item: Published, name: str) -> None:
-    """A table over epochs as a line chart, for a result without a picture of it."""
-    try:
-        frame = data.read_table(item, name).select_dtypes("number")
-    except StorageError:
-        return  # its table says so
-    if frame.shape[1] < 2 or frame.empty:
-        return
-    frame = frame.rename(columns={column: label(str(column)) for column in frame.columns})
-    st.line_chart(frame, x=frame.columns[0], y=list(frame.columns[1:]), height=320)
-    st.caption(literal(item.tables[name][1]))
 
 
 def show_parts(item: Published, published: data.Listing) -> None:
@@ -188,8 +186,28 @@ def address(item: Published) -> dict[str, str]:
     return {"kind": item.kind, "item": item.identifier}
 
 
+def page_address(item: Published) -> str | None:
+    """The address of ``item`` relative to the first page, for a table's cell; None where no page shows its kind."""
+    kind = KINDS.get(item.kind)
+    return f"{PurePosixPath(kind.page).stem}?{urlencode(address(item))}" if kind else None
+
+
+def show_flow_run(item: Published) -> None:
+    """Which flow run published it, with a link to Prefect's UI where its id is known."""
+    name, flow, to = run_name(item.run), flow_name(item.run), run_address(item.run)
+    if not name:
+        return
+    text = f"Published by the flow run {literal(name)}" + (f" of {literal(flow)}" if flow else "")
+    if to is None:
+        st.caption(f"{text}. There is no link to it: its id, or the address of Prefect's UI, is not known.")
+        return
+    st.caption(f"{text}. Prefect's UI shows it, if its server is up.")
+    st.page_link(to, label="The flow run in Prefect's UI", icon=":material/open_in_new:")
+
+
 def show_provenance(item: Published) -> None:
     """How to make it again: parameters, versions, checksums, the run."""
+    show_flow_run(item)
     with st.expander("Provenance: how this was made", icon=":material/history:"):
         revision = item.provenance.get("git_revision")
         if revision:
@@ -248,7 +266,8 @@ def item_label(item: Published, published: data.Listing) -> str:
 # --- pieces -------------------------------------------------------------------------------------
 
 
-def _show_picture(item: Published, name: str) -> None:
+def show_picture(item: Published, name: str) -> None:
+    """One picture over its caption, or why it cannot be shown."""
     try:
         picture = data.read_picture(item, name)
     except StorageError as error:

@@ -52,7 +52,7 @@ KINDS: Mapping[str, Kind] = {
             "sample_sets",
             "sample set",
             "sample sets",
-            "stages/samples.py",
+            "stages/forge.py",
             headline=("samples_requested", "samples_forged", "passed_at_first_try", "rejected_*"),
             pictures=("contact_sheet", "distributions"),
             tables=("samples", "rejections"),
@@ -61,7 +61,7 @@ KINDS: Mapping[str, Kind] = {
             "samples",
             "sample",
             "samples",
-            "stages/samples.py",
+            "stages/forge.py",
             headline=("*fraction*", "habit", "mount"),
             pictures=("labels",),
         ),
@@ -69,7 +69,7 @@ KINDS: Mapping[str, Kind] = {
             "scans",
             "scan",
             "scans",
-            "stages/samples.py",
+            "stages/scan.py",
             headline=("energy_kev", "pixel_size_um", "projections", "propagation_distance_mm"),
             pictures=("projection", "sinogram"),
         ),
@@ -77,7 +77,7 @@ KINDS: Mapping[str, Kind] = {
             "volumes",
             "reconstruction",
             "reconstructions",
-            "stages/volumes.py",
+            "stages/scan.py",
             headline=("centre_px", "*spread*", "voxel_size_um", "mu_*", "contrast"),
             pictures=("axial", "coronal", "sagittal", "centres", "sinogram"),
         ),
@@ -85,7 +85,7 @@ KINDS: Mapping[str, Kind] = {
             "previews",
             "preview",
             "previews",
-            "stages/volumes.py",
+            "stages/scan.py",
             headline=("centre_px", "*spread*", "centre_agreed", "contrast"),
             pictures=("axial*", "centres", "sinogram"),
         ),
@@ -93,7 +93,7 @@ KINDS: Mapping[str, Kind] = {
             "segmentations",
             "segmentation",
             "segmentations",
-            "stages/volumes.py",
+            "stages/scan.py",
             headline=("model", "*fraction*", "*recall*", "*iou*", "uncertainty_*"),
             pictures=("overlay", "uncertainty"),
             tables=("metrics",),
@@ -111,7 +111,7 @@ KINDS: Mapping[str, Kind] = {
             "nights",
             "night",
             "nights",
-            "stages/models.py",
+            "stages/run.py",
             headline=("outcome", "new_cases", "quarantined", "approved_cases"),
             tables=("cases", "decision"),
         ),
@@ -128,7 +128,7 @@ KINDS: Mapping[str, Kind] = {
             "annotation_queues",
             "queue for annotation",
             "queues for annotation",
-            "stages/models.py",
+            "stages/annotate.py",
             headline=("queued", "ranked", "decided_already", "not_segmented"),
             pictures=("1_*",),
             tables=("queue",),
@@ -163,7 +163,7 @@ KINDS: Mapping[str, Kind] = {
             "ingests",
             "inbox report",
             "inbox reports",
-            "stages/samples.py",
+            "stages/run.py",
             headline=("entries", "imported", "quarantined", "failed", "deferred", "duplicate"),
             tables=("entries", "companions"),
         ),
@@ -171,7 +171,7 @@ KINDS: Mapping[str, Kind] = {
             "fidelity",
             "fidelity report",
             "fidelity reports",
-            "stages/samples.py",
+            "stages/forge.py",
             headline=("ssim_*", "psnr_*", "distance_mm"),
             pictures=("projection", "slice", "distances"),
             tables=("metrics", "distances", "classes"),
@@ -371,6 +371,7 @@ def literal(text: Any) -> str:
     elsewhere, or turning an underscore into italics. An invisible word joiner stops what looks
     like an address from becoming a link, which no backslash does.
     """
-    line = " ".join(str(text).split())
+    # Half a surrogate pair, of a file's name in another encoding, cannot be sent to a browser.
+    line = " ".join(str(text).encode("utf-8", "replace").decode().split())
     line = re.sub(r"(://|www(?=\.)|@)", "\\1\u2060", line, flags=re.IGNORECASE)
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", line)

@@ -26,6 +26,7 @@ NAMES = (
     "compare_training_sources",
     "correct_absorption",
     "evaluate_fidelity",
+    "publish_example",
 )
 
 

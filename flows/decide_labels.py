@@ -1,4 +1,4 @@
-"""Approve labels for training, or reject them, on the record."""
+"""Approve labels for training, reject them, or have them corrected, on the record."""
 
 from typing import Literal
 
@@ -13,13 +13,16 @@ from tomoforge.storage import Workspace
 
 @flow
 def decide_labels(
-    labels: str, verdict: Literal["approved", "rejected"], reason: str = "", by: str | None = None
+    labels: str,
+    verdict: Literal["approved", "rejected", "needs correction"],
+    reason: str = "",
+    by: str | None = None,
 ) -> FlowReport:
-    """Approve labels for training, or reject them; the record is only ever added to.
+    """Approve labels for training, reject them, or ask for correction; the record is only ever added to.
 
     Args:
         labels: Key of the labels, predicted or a person's.
-        verdict: Approved, to be learned from; or rejected, never to be.
+        verdict: Approved, to be learned from; rejected, never to be; or needs correction, not until it is corrected.
         reason: Why; a rejection needs one.
         by: Who decides; the login name if not given.
     """

@@ -10,6 +10,7 @@ from flows.report import FlowReport, where_results_lie
 from tasks.absorption import holds_crystal
 from tasks.cluster import Compute, open_compute
 from tasks.correction_report import SUBJECT, publish_correction
+from tasks.predictions import PredictionSettings
 from tasks.publishing import publish_model, publish_segmentation
 from tasks.registry import register_model
 from tasks.runs import ForgedRun, RealRun, publish_forged_run, publish_real_run
@@ -124,14 +125,16 @@ def held_out(
     last = len(forged.labels) - 1
     name, mu, energy = "held-out sample", material_mu(optics, seed, last), optics.energy_kev
     contact = contact_volume(compute, workspace, labels, last, optics, reconstruction, seed)
-    predicted = segment(compute, workspace, model, volume, name=name)
+    probabilities = PredictionSettings(softmax=tracing.segmentation_draws > 0)
+    predicted = segment(compute, workspace, model, volume, name=name, settings=probabilities)
     published = {**forged.published[-1], "model": shown_model}
     published["segmentation"] = publish_segmentation(
         workspace, predicted, volume, model, truth=labels, energy_kev=energy, name=name, sources=published
     )
-    found = (
-        {"truth": labels, SUBJECT: predicted} if holds_crystal(workspace, predicted) else {SUBJECT: labels}
-    )
+    found = {"truth": labels, SUBJECT: predicted}
+    if not holds_crystal(workspace, predicted):
+        found = {SUBJECT: labels}
+        tracing = tracing.model_copy(update={"segmentation_draws": 0})  # nothing to draw from true labels
     traced = Traced(compute, workspace, optics, rotation, DiffractionSettings(), tracing, seed, last)
     correction = traced.correct(name, found)
     if correction.reference is not None:

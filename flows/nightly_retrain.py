@@ -22,6 +22,7 @@ from flows.forge_dataset import Grid, Samples, forge
 from flows.promote import compare_and_decide
 from flows.report import FlowReport, where_results_lie
 from tasks.cluster import Compute, open_compute
+from tasks.label_uploads import take_uploads
 from tasks.night_report import NightEnd, close_ended, end_night, judged, publish_night
 from tasks.nights import (
     BY,
@@ -124,6 +125,7 @@ def one_night(
         else:
             if (why_not := no_ground(workspace)) is not None:
                 return _skipped(why_not)
+            take_uploads(workspace)
             waiting = look_for_new(workspace, retry_failed=settings.retry_failed)
             if (why_not := waiting.lacking(settings.new_cases)) is not None:
                 return _skipped(why_not)

@@ -35,6 +35,8 @@ ORIENTATION = "orientation.json"
 # are shared out, of many each piece is large enough for a table of directions to pay.
 _FEW, _SMALL_CHUNK, _LARGE_CHUNK, _CHUNKS = 4000, 250, 10_000, 8
 _TIMEOUT_S = 6 * 3600.0
+# Settings that do not change the factors by one label volume with given µ.
+_NOT_OF_ONE_VOLUME = {"mu_from", "mu_error_percent", "segmentation_draws", "segmentation_length_um"}
 _log = logging.getLogger(__name__)
 
 
@@ -88,7 +90,7 @@ def correct(
             "mu": dict(mu),
             "mu_error": dict(mu_error),
             "orientation": orientation.matrix.tolist(),
-            "tracing": tracing.model_dump(exclude={"mu_from", "mu_error_percent"}),
+            "tracing": tracing.model_dump(exclude=_NOT_OF_ONE_VOLUME),
             "seed": seed,
         },
         inputs={"labels": labels, "reflections": reflections},
@@ -112,9 +114,6 @@ def _trace_piece(
     tracing = TracingSettings.model_validate_json(tracing_json)
     rows = pd.read_parquet(table_path).iloc[start:stop]
     turn = Orientation(orientation)
-    profile = None
-    if tracing.beam_height_um is not None and tracing.beam_width_um is not None:
-        profile = BeamProfile("top_hat", um_to_m(tracing.beam_height_um), um_to_m(tracing.beam_width_um))
     found = absorption_factors(
         labels,
         voxel_size,
@@ -123,7 +122,7 @@ def _trace_piece(
         turn.to_array(rows[["out_x", "out_y", "out_z"]].to_numpy()),
         target_error=tracing.target_error,
         mu_standard_error=mu_error or None,
-        profile=profile,
+        profile=beam_profile(tracing),
         seed=seed,
     )
     columns = {
@@ -139,6 +138,13 @@ def _trace_piece(
     if found.illuminated_fraction is not None:
         columns["illuminated_fraction"] = found.illuminated_fraction
     return pd.DataFrame(columns)
+
+
+def beam_profile(tracing: TracingSettings) -> BeamProfile | None:
+    """The beam of the settings, None where it is larger than the crystal."""
+    if tracing.beam_height_um is None or tracing.beam_width_um is None:
+        return None
+    return BeamProfile("top_hat", um_to_m(tracing.beam_height_um), um_to_m(tracing.beam_width_um))
 
 
 def read_factors(workspace: Workspace, factors: Artefact) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from tasks.companions import checksum_of
 from tasks.progress import say
 from tasks.samples import LABELS
 from tasks.volumes import VOLUME
+from tomoforge.approvals import DECISIONS, Approvals, Decision, Verdict
 from tomoforge.segmentation.annotation import (
     Candidate,
     QueueItem,
@@ -19,12 +20,11 @@ from tomoforge.segmentation.annotation import (
     rank_candidates,
 )
 from tomoforge.segmentation.annotation_queue import write_queue
-from tomoforge.segmentation.approvals import Approvals, Decision, Verdict
 from tomoforge.segmentation.case_records import content_hash
 from tomoforge.storage import Artefact, Workspace
 from tomoforge.volumes import LABEL_NAMES, read_labels, write_labels
 
-QUEUE_FOLDER, DECISIONS = "annotation/queue", "annotation/decisions.jsonl"  # within the workspace
+QUEUE_FOLDER = "annotation/queue"  # within the workspace
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,12 @@ def build_annotation_queue(
 ) -> AnnotationQueue:
     """The queue in ``annotation/queue`` of the workspace, the first ``most`` of it; what was decided is left out.
 
-    fingerprint : of the training data; decided : contents of labels, None takes those that have a decision
+    fingerprint : of the training data; decided : contents of labels, None takes those that were last approved or
+    rejected; those that need correction stay in the queue until corrected ones have come
     """
     if decided is None:
-        decided = {decision.checksum for decision in decisions(workspace).decisions()}
+        last = decisions(workspace).last()
+        decided = {content for content, made in last.items() if made.verdict != "needs correction"}
     ranked = rank_candidates(candidates, fingerprint, decided=decided)
     folder = workspace.root / QUEUE_FOLDER
     write_queue(folder, ranked[:most])

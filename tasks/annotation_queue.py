@@ -71,6 +71,7 @@ def publish_annotation_queue(
 ) -> str:
     """The queue with its slices, and how each item is opened."""
     table = queue_table(queue.items)
+    table["labels"] = [Path(item.candidate.labels).parent.name for item in queue.items]
     table["to_correct"] = [
         _within(workspace, queue.folder / item_folder(item) / EDITABLE) for item in queue.items
     ]

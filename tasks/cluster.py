@@ -6,6 +6,7 @@ a hundredth of it (docs/decisions/0001-threads-and-futures.md).
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from distributed.scheduler import KilledWorker
 
 from tomoforge.config import ClusterSettings
 from tomoforge.errors import ConfigError, MissingComponentError, StageError
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -115,7 +118,7 @@ def open_compute(settings: ClusterSettings) -> Iterator[Compute]:
             # Given back at once: numba in this process would take the workers' one thread for its own.
             with _environment(environment):
                 cluster = stack.enter_context(
-                    _cuda(settings) if settings.kind == "cuda" else _local(settings)
+                    _closing(_cuda(settings) if settings.kind == "cuda" else _local(settings))
                 )
             client = stack.enter_context(Client(cluster, set_as_default=False))
         yield Compute(client)
@@ -138,6 +141,19 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _closing(cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """Close ``cluster`` when the block ends; on a machine too busy for its workers to end in time, leave them to the
+    end of this process: what they made is made."""
+    try:
+        yield cluster
+    finally:
+        try:
+            cluster.close()
+        except TimeoutError:
+            log.warning("the cluster's workers did not end in time; they end with this process")
 
 
 def _local(settings: ClusterSettings) -> LocalCluster:

@@ -9,6 +9,7 @@ import pandas as pd
 from prefect import task
 
 from tasks.absorption import read_factors
+from tasks.absorption_surface import read_surface
 from tasks.artefacts import OPTIONS
 from tasks.attenuation import Attenuation
 from tasks.merging import FREE, UNCORRECTED, Merged, read_merged
@@ -25,9 +26,10 @@ SUBJECT = "labels"  # the source that is corrected by; others are there to compa
 
 @dataclass(frozen=True)
 class Correction:
-    """reflections : artefact with intensities; factors : by source of labels, the reference first, SUBJECT last;
-    spread : factors by further labels of the subject; merged : artefact of the statistics; mu, orientation :
-    traced with."""
+    """reflections : artefact with intensities; factors : by source of labels, the reference first, SUBJECT last, its
+    standard errors with what ``spread`` adds; spread : factors by further labels of the subject; merged : artefact of
+    the statistics; mu, orientation : traced with; surface : artefact of A over the sphere; drawn : whether the further
+    labels were drawn from the model's probabilities."""
 
     reflections: Artefact
     factors: dict[str, Artefact]
@@ -35,6 +37,8 @@ class Correction:
     merged: Artefact
     mu: Attenuation
     orientation: Orientation
+    surface: Artefact | None = None
+    drawn: bool = False
 
     @property
     def reference(self) -> str | None:
@@ -71,10 +75,17 @@ def comparison_table(compared: FactorComparison) -> pd.DataFrame:
 
 @task(name="publish-absorption", **OPTIONS)
 def publish_correction(
-    workspace: Workspace, correction: Correction, *, name: str, sources: Mapping[str, str] | None = None
+    workspace: Workspace,
+    correction: Correction,
+    *,
+    name: str,
+    sources: Mapping[str, str] | None = None,
+    corrected: Artefact | None = None,
 ) -> Shown:
-    """Publish a correction: kind ``absorption``."""
-    table, merged = factors_table(workspace, correction), read_merged(workspace, correction.merged)
+    """Publish a correction: kind ``absorption``. corrected : artefact of files for download, whose paths within the
+    workspace go into the manifest's provenance as ``downloads``."""
+    table = read_factors(workspace, correction.factors[SUBJECT])
+    merged = read_merged(workspace, correction.merged)
     about = read_reflection_set(workspace, correction.reflections)
     a, error = table["absorption_factor"].to_numpy(), table["standard_error"].to_numpy()
     summary: dict[str, Any] = {
@@ -83,13 +94,27 @@ def publish_correction(
         "transmission_minimum": float(a.min()),
         "transmission_maximum": float(a.max()),
         "median_standard_error_percent": 100 * float(np.median(error / a)),
+        **_segmentation_summary(correction, table),
         "orientation": correction.orientation.name,
         **{f"mu_{material}_per_m": value for material, value in correction.mu.mu.items()},
         **_merging_summary(merged),
     }
     tables = _tables(merged, correction, table)
+    if correction.reference is not None:
+        by_source = _by_source(workspace, correction, table)
+        tables["factors_by_source"] = Table(by_source, "Absorption factor by every source of labels.")
     pictures = _pictures(workspace, merged, correction)
+    warnings = list(correction.mu.warnings)
+    if correction.surface is not None:
+        surface, why_not = read_surface(workspace, correction.surface)
+        pictures |= {} if surface is None else {"surface": surface}
+        warnings += [] if why_not is None else [why_not]
     lines = [f"reflections  {len(table)} of {about.source}, A {a.min():.3f} … {a.max():.3f}", *merged.lines]
+    if correction.spread:
+        lines.append(
+            f"segmentation error  {summary['median_segmentation_error_percent']:.2f} % of A in the median, from "
+            f"{summary['segmentation_members']}"
+        )
     for source in correction.factors:
         if source == SUBJECT:
             continue
@@ -107,29 +132,53 @@ def publish_correction(
         workspace,
         "absorption",
         correction.factors[SUBJECT].key,
-        provenance=recorded_of(workspace, correction.factors[SUBJECT]),
+        provenance={
+            **recorded_of(workspace, correction.factors[SUBJECT]),
+            **({} if corrected is None else {"downloads": downloads(workspace, corrected)}),
+        },
         title=f"Absorption correction of {name}",
         summary=summary,
         pictures=pictures,
         tables=tables,
-        warnings=correction.mu.warnings,
+        warnings=warnings,
         sources=sources,
     )
     return Shown(identifier, tuple(lines))
 
 
-def factors_table(workspace: Workspace, correction: Correction) -> pd.DataFrame:
-    """The subject's factors; where there are more labels of it, with the error that their spread tells of."""
-    table = read_factors(workspace, correction.factors[SUBJECT])
+def downloads(workspace: Workspace, artefact: Artefact) -> dict[str, Any]:
+    """The files of an artefact for a manifest: its kind, key and path in the workspace, and of each file the path in
+    the workspace, bytes and SHA-256."""
+    files = workspace.read_provenance(artefact)["files"]
+    return {
+        "kind": artefact.kind,
+        "key": artefact.key,
+        "path": artefact.path,
+        "files": {name: {"path": f"{artefact.path}/{name}", **entry} for name, entry in files.items()},
+    }
+
+
+def _segmentation_summary(correction: Correction, table: pd.DataFrame) -> dict[str, Any]:
     if not correction.spread:
-        return table
-    others = [read_factors(workspace, item)["absorption_factor"] for item in correction.spread]
-    spread = np.std([table["absorption_factor"], *others], axis=0, ddof=1)
-    return table.assign(segmentation_error=spread, standard_error=np.hypot(table["standard_error"], spread))
+        return {}
+    relative = table["segmentation_error"] / table["absorption_factor"]
+    count = len(correction.spread)
+    return {
+        "median_segmentation_error_percent": 100 * float(np.median(relative)),
+        "segmentation_members": f"{count} draws from the class probabilities"
+        if correction.drawn
+        else f"{count} further labels",
+    }
 
 
 def _a(workspace: Workspace, correction: Correction, source: str) -> np.ndarray:
     return read_factors(workspace, correction.factors[source])["absorption_factor"].to_numpy()
+
+
+def _by_source(workspace: Workspace, correction: Correction, table: pd.DataFrame) -> pd.DataFrame:
+    """A column of factors for each source of labels, beside where each reflection was measured."""
+    where = [name for name in ("rotation_deg", "spacing_angstrom") if name in table]
+    return table[where].assign(**{source: _a(workspace, correction, source) for source in correction.factors})
 
 
 def _merging_summary(merged: Merged) -> dict[str, float]:
@@ -148,7 +197,7 @@ def _tables(merged: Merged, correction: Correction, factors: pd.DataFrame) -> di
     tables = {
         "merging": Table(merged.overall, merged.captions["merging"]),
         "shells": Table(merged.shells, "The same in shells of resolution."),
-        "factors": Table(factors, "Absorption factor of each reflection, with its standard error."),
+        "factors": Table(factors, _said_of_errors(correction)),
     }
     if merged.scores is not None:
         tables["scores"] = Table(
@@ -157,6 +206,18 @@ def _tables(merged: Merged, correction: Correction, factors: pd.DataFrame) -> di
     if len(correction.mu.compared):
         tables["mu"] = Table(correction.mu.compared, "µ of each material from every source, in pairs [1/m].")
     return tables
+
+
+def _said_of_errors(correction: Correction) -> str:
+    said = "Absorption factor of each reflection, with its standard error."
+    if not correction.spread:
+        return f"{said} What is wrong with the labels is not in it."
+    if not correction.drawn:
+        return f"{said} The labels' part is the spread between labels of the same sample."
+    return (
+        f"{said} The labels' part is by the model's own account of its doubt, and networks are surer than they should "
+        "be: the least that it may be."
+    )
 
 
 def _pictures(workspace: Workspace, merged: Merged, correction: Correction) -> dict[str, Picture]:

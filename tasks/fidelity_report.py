@@ -23,7 +23,9 @@ from tasks.publishing import publish_version
 from tasks.scans import SCAN
 from tasks.volumes import CENTRE, VOLUME
 from tomoforge.beamline import read_scan
+from tomoforge.errors import InputError
 from tomoforge.fidelity import Fidelity, compare_images, pool, reference_range
+from tomoforge.fidelity.calibration import CalibrationCheck, check_calibration
 from tomoforge.fidelity.pictures import difference_picture, distance_picture
 from tomoforge.fidelity.settings import FidelitySettings
 from tomoforge.reconstruction import normalise
@@ -35,6 +37,7 @@ from tomoforge.volumes import open_level
 
 WAVE, ABSORPTION = "wave optics", "absorption only"
 _BATCH = 30  # images a future
+_CALIBRATION_SEED = 0  # of the flats and darks that are forged to be compared
 _TIMEOUT_S = 3600.0
 _EQUAL = {"ssim": 5e-4, "psnr_db": 0.02}  # a tie: less than one more draw of the noise changes
 
@@ -110,6 +113,8 @@ def publish_fidelity(
             distance_picture(*(curve[column].tolist() for column in ("distance_mm", "ssim", "psnr_db"))),
             "How alike projections are, against the distance assumed.",
         )
+    calibration, said = _calibration(compute, workspace, real)
+    tables |= calibration
     best = _as_they_are(rows)
     identifier = publish_version(
         workspace,
@@ -135,7 +140,7 @@ def publish_fidelity(
         },
         pictures=pictures,
         tables=tables,
-        warnings=_warnings(best, twins, tried, fresnel_number),
+        warnings=[*_warnings(best, twins, tried, fresnel_number), *said],
         sources=sources,
         provenance={
             "settings": settings.model_dump(mode="json"),
@@ -148,6 +153,37 @@ def publish_fidelity(
         },
     )
     return identifier, rows
+
+
+def _calibration(
+    compute: Compute, workspace: Workspace, real: Artefact
+) -> tuple[dict[str, Table], list[str]]:
+    """The detector that is calibrated on the scan's own flats and darks against them, and warnings."""
+    raw = Artefact(**workspace.read_provenance(real)["inputs"]["scan"])  # ``real`` has flats of 1
+    path = str(workspace.path(raw) / SCAN)
+    found, said = compute.run(_calibration_piece, path, timeout_s=_TIMEOUT_S)
+    if found is None:
+        return {}, [f"flats and darks do not calibrate the simulator: {said}"]
+    return {
+        "calibration": Table(
+            found.parameters,
+            "What the scan's flats and darks measure, and what as many do that the simulator forges when it is "
+            "calibrated on them, each with its standard error; at most 20 frames of each, their middle 512 × 512 "
+            "pixels.",
+        ),
+        "calibration_counts": Table(
+            found.counts, "How the counts of those frames are spread: counts low … high, % of the pixels."
+        ),
+    }, [f"flats and darks: {warning}" for warning in found.warnings]
+
+
+def _calibration_piece(path: str) -> tuple[CalibrationCheck | None, str]:
+    scan = read_scan(path)
+    try:
+        found = check_calibration(scan.flats, scan.darks, _CALIBRATION_SEED)
+    except InputError as error:
+        return None, str(error)
+    return found, "" if found is not None else "they do not tell how many photons there were"
 
 
 def inscribed_half_width(columns: int, centre: float) -> int:

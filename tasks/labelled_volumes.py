@@ -73,7 +73,8 @@ def scan_energy(workspace: Workspace, labels: Artefact) -> float | None:
 def labelled_volume(workspace: Workspace, labels: Artefact) -> LabelledVolume:
     """Labels with their volume and their source.
 
-    Raises InputError for predicted labels that nobody approved, labels that were rejected, and labels of no volume.
+    Raises InputError for predicted labels that nobody approved, labels that were rejected or need correction, and
+    labels of no volume.
     """
     stage = workspace.read_provenance(labels)["stage"]
     if stage not in _SOURCES:
@@ -82,9 +83,11 @@ def labelled_volume(workspace: Workspace, labels: Artefact) -> LabelledVolume:
             "dataset"
         )
     standing = decisions(workspace).standing(content_hash(*read_labels(workspace.path(labels) / LABELS)))
-    if standing is not None and standing.verdict == "rejected":
+    if standing is not None and standing.verdict != "approved":
+        verdict = "were rejected by" if standing.verdict == "rejected" else "need correction, says"
+        reason = f" ({standing.reason})" if standing.reason else ""
         raise InputError(
-            f"labels {labels.key} were rejected by {standing.who} ({standing.reason}); leave them out, or decide anew"
+            f"labels {labels.key} {verdict} {standing.who}{reason}; leave them out, or decide anew"
         )
     source = _SOURCES[stage]
     if source == "pseudo" and standing is None:

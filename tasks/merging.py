@@ -1,6 +1,7 @@
 """What a correction does to the data: merged by every source of labels, side by side; and the corrected files."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,10 +194,15 @@ def applied_factors(factors: pd.DataFrame) -> np.ndarray:
 
 @task(name="write-corrected", **OPTIONS)
 def write_corrected(
-    workspace: Workspace, reflections: Artefact, factors: Artefact, source: str | Path | None
+    workspace: Workspace,
+    reflections: Artefact,
+    factors: Artefact,
+    source: str | Path | None,
+    experiment: str | Path | None = None,
 ) -> Artefact:
     """Corrected reflections as a table, lines for a CIF, and the diffraction file ``source`` once more: a ``.refl``
-    with the column that dials.scale applies, an MTZ with its intensities divided."""
+    with the column that dials.scale applies, its ``experiment`` beside it, an MTZ with its intensities divided."""
+    beside = experiment if source is not None and Path(source).suffix == ".refl" else None
     found, traced = read_reflection_set(workspace, reflections), read_factors(workspace, factors)
 
     def build(folder: Path) -> None:
@@ -209,16 +215,23 @@ def write_corrected(
         )
         if source is not None:
             _write_source(Path(source), folder, traced)
+        if beside is not None:
+            shutil.copyfile(beside, folder / Path(beside).name)
 
     return produce(
         workspace,
         "corrections",
         "corrected",
-        parameters={"layout": 1, "source": None if source is None else Path(source).name},
+        parameters={
+            "layout": 2,
+            "source": None if source is None else Path(source).name,
+            "experiment": None if beside is None else Path(beside).name,
+        },
         inputs={
             "reflections": reflections,
             "factors": factors,
             **({} if source is None else {"file": file_checksum(source)}),
+            **({} if beside is None else {"experiment": file_checksum(beside)}),
         },
         packages=("absorption",),
         build=build,

@@ -16,8 +16,8 @@ from tasks.registry import open_registry
 from tasks.samples import LABELS
 from tasks.segmenter import DATASET
 from tasks.volumes import VOLUME
+from tomoforge.approvals import Decision
 from tomoforge.errors import StorageError
-from tomoforge.segmentation.approvals import Decision
 from tomoforge.segmentation.case_records import CaseRecord
 from tomoforge.segmentation.dataset import DATASET_NAME, read_dataset_record
 from tomoforge.segmentation.gate import HOLDOUT, REGRESSION
@@ -37,8 +37,8 @@ def labelled_volumes(workspace: Workspace) -> tuple[list[NightCase], int]:
     found, unpaired = [], 0
     for key, stage, inputs in _label_artefacts(workspace):
         decision = standing.get(key)
-        if decision.verdict == "rejected" if decision is not None else stage == "segmentation":
-            continue  # rejected, or predicted and approved by nobody
+        if decision.verdict != "approved" if decision is not None else stage == "segmentation":
+            continue  # rejected, waiting to be corrected, or predicted and approved by nobody
         if "volume" in inputs:
             volume: str | None = inputs["volume"]["key"]
             scan = scan_of_volume(workspace, inputs["volume"]["key"])
@@ -73,9 +73,9 @@ def _case(
 
 
 def rejected_contents(workspace: Workspace) -> set[str]:
-    """Contents of labels whose last decision rejected them."""
-    last = {decision.checksum: decision for decision in decisions(workspace).decisions()}
-    return {checksum for checksum, decision in last.items() if decision.verdict == "rejected"}
+    """Contents of labels that are not to be learned from: the last decision rejected them or wants them corrected."""
+    last = decisions(workspace).last()
+    return {checksum for checksum, decision in last.items() if decision.verdict != "approved"}
 
 
 def _label_artefacts(workspace: Workspace) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -15,7 +15,13 @@ from tasks.samples import LABELS
 from tasks.volumes import VOLUME
 from tomoforge.results import Picture, Table
 from tomoforge.segmentation.audit import AuditRow
-from tomoforge.segmentation.evaluation import mean_scores, worst_cases
+from tomoforge.segmentation.evaluation import (
+    Bootstrap,
+    case_differences,
+    mean_scores,
+    paired_differences,
+    worst_cases,
+)
 from tomoforge.segmentation.gate import HOLDOUT
 from tomoforge.segmentation.pictures import case_picture, confusion_picture
 from tomoforge.segmentation.registry import CHAMPION
@@ -68,6 +74,7 @@ def publish_decision(workspace: Workspace, row: AuditRow, audit: Sequence[AuditR
     gate = pd.DataFrame(evidence.get("table", []))
     scored = _scored(workspace, row, audit)
     tables = {} if gate.empty else {"gate": Table(gate, _GATE_CAPTION.format(_confidence(evidence)))}
+    tables |= _compared(workspace, evidence)
     pictures: dict[str, Picture] = {}
     if scored is not None:
         tables["challenger"] = Table(
@@ -96,6 +103,46 @@ def publish_decision(workspace: Workspace, row: AuditRow, audit: Sequence[AuditR
         sources=_models(workspace, row),
         provenance={"audit": asdict(row)},
     )
+
+
+def _compared(workspace: Workspace, evidence: Mapping[str, Any]) -> dict[str, Table]:
+    """Champion and challenger in every measure and in every case, as far as their scores still lie there."""
+    rules = evidence.get("rules", {})
+    known = {name: rules[name] for name in ("confidence", "resamples", "seed") if name in rules}
+    bootstrap = Bootstrap(**known)
+    tables: dict[str, Table] = {}
+    means: list[pd.DataFrame] = []
+    cases: list[pd.DataFrame] = []
+    for name, keys in evidence.get("scores", {}).items():
+        old, new = (_scores_table(workspace, keys.get(role)) for role in ("champion", "challenger"))
+        if old is None or new is None:
+            continue
+        if name == HOLDOUT:
+            tables["champion"] = Table(
+                mean_scores(old, bootstrap),
+                "The champion on the hold-out: means over its cases with intervals.",
+            )
+        for found, part in (
+            (means, paired_differences(new, old, bootstrap)),
+            (cases, case_differences(new, old)),
+        ):
+            part.insert(0, "set", name)
+            found.append(part)
+    if means:
+        tables["differences"] = Table(
+            pd.concat(means, ignore_index=True),
+            "Challenger less champion, mean over the cases of each set with its interval; surface distances in µm.",
+        )
+        tables["case_differences"] = Table(
+            pd.concat(cases, ignore_index=True),
+            "Challenger less champion in every case and class; surface distances in µm.",
+        )
+    return tables
+
+
+def _scores_table(workspace: Workspace, key: str | None) -> pd.DataFrame | None:
+    found = workspace.find("models", key) if key is not None else None
+    return pd.read_parquet(workspace.path(found) / SCORES) if found is not None else None
 
 
 def publish_rollback(workspace: Workspace, row: AuditRow, audit: Sequence[AuditRow]) -> str:

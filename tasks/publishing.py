@@ -91,7 +91,7 @@ def publish_version(
         warnings=warnings,
         sources=sources,
         provenance=provenance,
-        run={"flow_run": flow_run.name, "flow": flow_run.flow_name},
+        run={"flow_run": flow_run.name, "flow_run_id": flow_run.id, "flow": flow_run.flow_name},
     )
     return identifier
 

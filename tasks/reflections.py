@@ -22,7 +22,13 @@ from tomoforge.absorption.observations import ABSORPTION, S1, read_observations
 from tomoforge.absorption.rays import sample_rays
 from tomoforge.absorption.structure_factors import canonical_indices, wilson_intensities
 from tomoforge.absorption.twin import Reflections, random_orientation
-from tomoforge.absorption.twin_intensities import Measurement, TwinSweep, observe, sweep_reflections
+from tomoforge.absorption.twin_intensities import (
+    Measurement,
+    TwinSweep,
+    observe,
+    sweep_experiment,
+    sweep_reflections,
+)
 from tomoforge.config import DiffractionSettings, RotationSettings
 from tomoforge.errors import InputError
 from tomoforge.seeds import component_rng
@@ -33,6 +39,8 @@ REFLECTIONS, ABOUT, EXPERIMENT = "reflections.parquet", "about.json", "experimen
 FACTORS = "factors.parquet"  # of ``tasks.absorption``
 # Directions of travel with the goniometer at zero, (x, y, z): of the laboratory for files, of the sample for the twin.
 INCOMING, OUTGOING = ("in_x", "in_y", "in_z"), ("out_x", "out_y", "out_z")
+# What tells the geometry where there is no .expt: its name → the columns.
+_GEOMETRY = {"diffracted rays (s1)": S1, "rotation angles": ("angle_rad",)}
 _MTZ_INTENSITIES = {"profile": "IPR", "summation": "I", "scaled": "I"}
 
 
@@ -102,18 +110,20 @@ def take_reflections(
 def read_files(path: Path, experiment: str | Path | None, settings: DiffractionSettings) -> ReflectionSet:
     """Reflections of a file with their rays in the laboratory, the goniometer at zero."""
     cell: Sequence[float] | None = None
+    wavelength: float | None = None
     space_group = settings.space_group
     if path.suffix == ".refl":
         table = observations(read_reflections(path), settings.intensity)
     elif path.suffix == ".mtz":
         mtz = read_mtz(path, _mtz_intensity(path, settings.intensity))
         table, cell, space_group = mtz.observations, mtz.cell, space_group or mtz.space_group
+        wavelength = mtz.wavelength
     elif path.suffix in (".csv", ".parquet"):
         table = read_observations(path)
     else:
         raise InputError(f"reflections must be a .refl, .mtz, .csv or .parquet file, got {path}")
     table = table.drop(columns=ABSORPTION, errors="ignore")  # of an earlier correction
-    experiments = _experiments(path, experiment, table)
+    experiments = _experiments(path, experiment, table, wavelength)
     crystal = experiments[0].crystal
     if crystal is None and (cell is None or space_group is None):
         raise InputError(
@@ -134,17 +144,30 @@ def read_files(path: Path, experiment: str | Path | None, settings: DiffractionS
     )
 
 
-def _experiments(path: Path, experiment: str | Path | None, table: pd.DataFrame) -> tuple[Experiment, ...]:
-    """The experiments of a .expt file; without one, what fits the reflections' own s1 and angles."""
+def _experiments(
+    path: Path, experiment: str | Path | None, table: pd.DataFrame, wavelength: float | None = None
+) -> tuple[Experiment, ...]:
+    """The experiments of a .expt file; without one, what fits the reflections' own s1 and angles. ``wavelength`` [m] :
+    as the reflections' file says it, for the message where there is nothing to fit to."""
     if experiment is not None:
         return read_experiments(experiment)
-    if not {*S1, "angle_rad"} <= set(table.columns):
+    lacking = [what for what, names in _GEOMETRY.items() if not set(names) <= set(table.columns)]
+    if lacking:
         raise InputError(
-            f"experiment must be the .expt file that belongs to {path}, got none: the reflections have no s1 and angles"
-            " that would tell the geometry (dials.import writes it; for XDS: dials.import_xds)"
+            f"experiment must be the .expt file that belongs to {path}, got none: the reflections have no "
+            f"{' and no '.join(lacking)}{_why_lacking(path, wavelength)}. Give it with "
+            "--experiment: integrated.expt of the same integration, or what dials.import_xds makes of an XDS one"
         )
     say(f"{path.name}: no .expt was given, the geometry is fitted to the reflections' own s1 and angles")
     return (fitted_experiment(table),)
+
+
+def _why_lacking(path: Path, wavelength: float | None) -> str:
+    """Why a file of this format has no geometry of its own, and what this one lacks besides."""
+    if path.suffix != ".mtz":
+        return ""
+    besides = "" if wavelength is not None else ", and this one says no wavelength either"
+    return f", for an unmerged MTZ does not keep them{besides}"
 
 
 def _mtz_intensity(path: Path, intensity: str) -> str:
@@ -224,6 +247,18 @@ def experiment(rotation: RotationSettings, energy_kev: float, seed: int) -> Refl
     return found.select(place < taken)
 
 
+def twin_experiment(rotation: RotationSettings, energy_kev: float, seed: int) -> Experiment:
+    """The twin's sweep in the laboratory, as a diffraction program describes it."""
+    return sweep_experiment(
+        rotation.cell,
+        rotation.space_group,
+        random_orientation(seed),
+        kev_to_wavelength(energy_kev),
+        _sweep(rotation),
+        _measurement(rotation),
+    )
+
+
 @task(name="measure-twin", **OPTIONS)
 def measure_twin(
     workspace: Workspace,
@@ -242,8 +277,7 @@ def measure_twin(
         true = wilson_intensities(
             found.hkl, rotation.cell, rotation.space_group, anomalous_ratio=rotation.anomalous, seed=seed
         )
-        measurement = Measurement(fractional_error=rotation.instrument_error)
-        table = observe(found, _sweep(rotation), true, factors, measurement, seed=seed)
+        table = observe(found, _sweep(rotation), true, factors, _measurement(rotation), seed=seed)
         rays = about.table[["row", *INCOMING, *OUTGOING]]
         _write(folder, replace(about, table=pd.concat([rays, table], axis=1)))
 
@@ -260,6 +294,10 @@ def measure_twin(
 
 def _sweep(rotation: RotationSettings) -> TwinSweep:
     return TwinSweep(0.0, deg_to_rad(rotation.rotation_range_deg))
+
+
+def _measurement(rotation: RotationSettings) -> Measurement:
+    return Measurement(fractional_error=rotation.instrument_error)
 
 
 def _drawn(rotation: RotationSettings) -> dict[str, Any]:

@@ -414,6 +414,9 @@ def _tables(
             table_of_means(comparison.means, MEASURES),
             "Mean over the cases with its 95 % interval; arms are averaged over seeds, surface distances in µm.",
         ),
+        "means": Table(
+            comparison.means, "The same as numbers, a row each model, class and measure, for charts."
+        ),
         "differences": Table(
             comparison.differences, "Paired differences over the cases, with their interval."
         ),

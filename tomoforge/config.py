@@ -289,6 +289,24 @@ class TracingSettings(Settings):
     beam_width_um: Positive | None = Field(
         None, description="Its full width [µm]; given together with the height."
     )
+    segmentation_draws: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0,
+        description="Label volumes drawn from the class probabilities of predicted labels, whose spread in A is the "
+        "segmentation's error; 0 for none. The labels must have kept them (prediction.softmax).",
+    )
+    segmentation_length_um: Positive | None = Field(
+        None,
+        description="Over what length a boundary of a draw errs the same way [µm]; over the whole sample if not given, "
+        "which comes nearest to how networks err.",
+    )
+
+    @model_validator(mode="after")
+    def _several_draws(self) -> "TracingSettings":
+        if self.segmentation_draws == 1:
+            raise ValueError("segmentation_draws must be 0, or 2 at least to differ")
+        if self.segmentation_length_um is not None and not self.segmentation_draws:
+            raise ValueError("segmentation_length_um is a length of draws: give segmentation_draws too")
+        return self
 
     @model_validator(mode="after")
     def _beam_has_two_sides(self) -> "TracingSettings":

@@ -40,6 +40,7 @@ _METRES = {
 _METRES |= {"meter": 1.0, "millimeter": 1e-3, "micrometer": 1e-6, "nanometer": 1e-9}
 
 Spacing = tuple[float, ...]  # (z, y, x) [m]
+Shape = tuple[int, int, int] | None  # (z, y, x) that labels must have, None if not known
 
 
 class LabelFileError(InputError):
@@ -59,7 +60,7 @@ def read_label_file(
     path: str | Path,
     voxel_size: float,
     *,
-    shape: tuple[int, int, int] | None = None,
+    shape: Shape = None,
     names: Mapping[str, int] = LABEL_NAMES,
 ) -> np.ndarray:
     """A label volume that must fit a volume.
@@ -83,22 +84,14 @@ def read_label_file(
     """
     path = Path(path)
     try:
-        labels, spacing = _reader(path)(path)
+        labels, spacing = _reader(path)(path, shape)
     except LabelFileError:
         raise
     except Exception as error:  # three libraries and their plugins, each with exceptions of its own
         raise LabelFileError(
             "label file", f"{path.name} cannot be read: {type(error).__name__}: {error}", "write it again"
         ) from error
-    if shape is not None and labels.shape != tuple(shape):
-        turned = labels.shape[::-1] == tuple(shape)
-        raise LabelFileError(
-            "label shape",
-            f"{path.name} is {labels.shape} (z, y, x), the volume is {tuple(shape)}",
-            "its axes are reversed: write it with z as the slowest axis"
-            if turned
-            else "resample the labels to the volume they belong to",
-        )
+    _check_shape(path, labels.shape, shape)
     _check_spacing(path, spacing, voxel_size)
     return _as_labels(path, labels, names)
 
@@ -146,21 +139,35 @@ def _check_spacing(path: Path, spacing: Spacing | None, voxel_size: float) -> No
     )
 
 
-def _check_claim(path: Path, shape: tuple[int, ...]) -> None:
+def _check_shape(path: Path, shape: tuple[int, ...], expected: Shape) -> None:
+    if expected is None or shape == tuple(expected):
+        return
+    raise LabelFileError(
+        "label shape",
+        f"{path.name} is {shape} (z, y, x), the volume is {tuple(expected)}",
+        "its axes are reversed: write it with z as the slowest axis"
+        if shape[::-1] == tuple(expected)
+        else "resample the labels to the volume they belong to",
+    )
+
+
+def _check_claim(path: Path, shape: tuple[int, ...], expected: Shape) -> None:
+    """Of a header's (z, y, x), before anything is decompressed."""
     voxels = int(np.prod(shape, dtype=object)) if shape else 0
     if len(shape) != 3 or not 0 < voxels <= _MOST_VOXELS:
         raise LabelFileError(
             "label shape", f"{path.name} claims the shape {shape}", "write one volume of labels"
         )
+    _check_shape(path, shape, expected)
 
 
-def _read_nrrd(path: Path) -> tuple[np.ndarray, Spacing | None]:
+def _read_nrrd(path: Path, expected: Shape) -> tuple[np.ndarray, Spacing | None]:
     header = nrrd.read_header(str(path))
     if any(key in header for key in ("data file", "datafile")):
         raise LabelFileError(
             "label file", f"{path.name} keeps its data in another file", "write it with an attached header"
         )
-    _check_claim(path, tuple(int(n) for n in header["sizes"]))
+    _check_claim(path, tuple(int(n) for n in header["sizes"])[::-1], expected)
     spacing = _nrrd_spacing(path, header)
     data, _ = nrrd.read(str(path), index_order="F")  # (x, y, z): the first axis is the fastest in the file
     return data.transpose(2, 1, 0), spacing
@@ -192,7 +199,7 @@ def _axis_steps(path: Path, matrix: np.ndarray) -> np.ndarray:
     return diagonal
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, Spacing | None]:
+def _read_nifti(path: Path, expected: Shape) -> tuple[np.ndarray, Spacing | None]:
     image = nibabel.load(path)
     if not isinstance(image, nibabel.nifti1.Nifti1Image):  # NIfTI-2 is one, too
         raise LabelFileError("label file", f"{path.name} is {type(image).__name__}", "write NIfTI")
@@ -201,7 +208,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, Spacing | None]:
     shape = tuple(int(n) for n in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    _check_claim(path, shape)
+    _check_claim(path, shape[::-1], expected)
     _axis_steps(path, np.asarray(image.affine)[:3, :3])
     data = np.asanyarray(image.dataobj).reshape(shape)  # (x, y, z)
     unit = header.get_xyzt_units()[0]
@@ -212,7 +219,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, Spacing | None]:
     return data.transpose(2, 1, 0), tuple(float(s) * _METRES[unit] for s in steps[::-1])
 
 
-def _read_zarr(path: Path) -> tuple[np.ndarray, Spacing | None]:
+def _read_zarr(path: Path, expected: Shape) -> tuple[np.ndarray, Spacing | None]:
     group = zarr.open_group(str(path), mode="r")
     attributes = dict(group.attrs)
     ome = attributes.get("ome", attributes)  # NGFF 0.5 has a key of its own, 0.4 had not
@@ -231,7 +238,7 @@ def _read_zarr(path: Path) -> tuple[np.ndarray, Spacing | None]:
         raise LabelFileError(
             "label shape", f"{path.name} has axes {axes} of {array.shape}", "write one volume (z, y, x)"
         )
-    _check_claim(path, array.shape[-3:])
+    _check_claim(path, array.shape[-3:], expected)
     units = [axis.get("unit", "").lower() for axis in scales["axes"]][-3:]
     scale = finest["coordinateTransformations"][0]["scale"][-3:]
     known = all(unit in _METRES for unit in units)
@@ -239,7 +246,7 @@ def _read_zarr(path: Path) -> tuple[np.ndarray, Spacing | None]:
     return np.asarray(array[:]).reshape(array.shape[-3:]), spacing
 
 
-def _read_tiff(path: Path) -> tuple[np.ndarray, Spacing | None]:
+def _read_tiff(path: Path, expected: Shape) -> tuple[np.ndarray, Spacing | None]:
     """Pages as slices z: of one file, or of a folder in the natural order of the names."""
     files = [path]
     if path.is_dir():
@@ -256,7 +263,8 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, Spacing | None]:
         raise LabelFileError(
             "label shape", f"{path.name} has pages of {sorted(set(shapes))[:4]}", "write pages of one size"
         )
-    _check_claim(path, shapes[0] if len(files) == 1 and len(shapes[0]) == 3 else (len(files), *shapes[0]))
+    claimed = shapes[0] if len(files) == 1 and len(shapes[0]) == 3 else (len(files), *shapes[0])
+    _check_claim(path, claimed, expected)
     pages = np.stack([tifffile.imread(file) for file in files])
     spacing = _imagej_spacing(files[0]) if len(files) == 1 else _stack_spacing(path)
     return (pages[0] if pages.ndim == 4 else pages), spacing

@@ -1,6 +1,7 @@
 """The dashboard as a person sees it: the real server in a real browser, on this machine alone."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,11 +30,12 @@ ARGUMENTS = [
 ]
 # address → a text that only the finished page holds
 PAGES = {
-    "": "Samples forged",
-    "samples": "Propagation distance",
-    "samples?kind=samples": "Thick plate in a nylon loop",
-    "volumes": "Distrust this result.",
-    "volumes?kind=volumes": "Rotation centre",
+    "": "What to distrust",
+    "run": "Samples forged",
+    "scan?kind=scans": "Propagation distance",
+    "forge?kind=samples": "Thick plate in a nylon loop",
+    "scan": "Distrust this result.",
+    "scan?kind=volumes": "Rotation centre",
     "models": "Training curve",
     "absorption": "Largest relative difference",
 }
@@ -41,6 +43,8 @@ PAGES = {
 # the browser reports the 404 as an error although the client then finds it one level up.
 PROBES = ("/_stcore/health", "/_stcore/host-config")
 START_S = 60
+# What stands at the end of a page, so that all of it is there.
+LAST = re.compile("Provenance: how this was made|What else was made")
 
 
 @pytest.fixture
@@ -149,7 +153,7 @@ def test_browser__text_from_files_is_shown_and_never_run(
         warnings=[evil],
         run={"published_at": "2026-02-01T00:00:00+00:00"},
     )
-    _open(page, server, "[l](javascript:window.ran=1)")
+    _open(page, server + "run", "[l](javascript:window.ran=1)")
     page.wait_for_timeout(500)
     assert page.evaluate("window.ran === undefined")
     assert page.locator("a[href^='javascript'], a[href*='192.0.2.1']").count() == 0
@@ -161,7 +165,7 @@ def test_browser__text_from_files_is_shown_and_never_run(
 def _open(page: "playwright_api.Page", address: str, text: str) -> None:
     page.goto(address)
     page.get_by_text(text, exact=False).first.wait_for(timeout=START_S * 1000)
-    page.get_by_text("Provenance: how this was made").wait_for(timeout=START_S * 1000)
+    page.get_by_text(LAST).first.wait_for(timeout=START_S * 1000)
 
 
 def _see_pictures(page: "playwright_api.Page") -> None:

@@ -74,5 +74,13 @@ def test_evaluate_fidelity__finds_the_distance_and_that_wave_optics_is_nearer(tm
     for metric in ("ssim", "psnr_db"):
         assert (better[metric]["wave optics"] > better[metric]["absorption only"]).all(), table.to_string()
     assert {"projection", "slice", "distances"} <= set(manifest["pictures"])
+    calibration = pd.read_parquet(folder / "calibration.parquet").set_index("parameter")
+    # The flats were forged with 2e4 photons; of few small frames a calibration knows that to some per cent.
+    assert calibration.loc["photons", "real"] == pytest.approx(2e4, rel=0.1)
+    assert calibration.loc["photons", "simulated"] == pytest.approx(
+        calibration.loc["photons", "real"], rel=0.1
+    )
+    counts = pd.read_parquet(folder / "calibration_counts.parquet")
+    assert set(counts["frames"]) == {"flats", "darks"}
     assert any("not recorded" in warning for warning in manifest["warnings"])
     assert not any("worse" in warning for warning in manifest["warnings"])

@@ -333,6 +333,7 @@ def test_serve__a_run_through_a_deployment_from_start_to_end(
             "compare_training_sources",
             "correct_absorption",
             "evaluate_fidelity",
+            "publish_example",
         )
     }
     for item in registered.values():

@@ -18,8 +18,9 @@ from tests.library.segmentation.test_annotation import TRAINED
 from tests.tasks.test_registry import artefact, model
 from tomoforge.errors import InputError
 from tomoforge.results import read_published
+from tomoforge.segmentation.case_records import content_hash
 from tomoforge.storage import Artefact, Workspace, provenance
-from tomoforge.volumes import write_labels, write_volume
+from tomoforge.volumes import read_labels, write_labels, write_volume
 
 VOXEL = 2e-6  # [m]
 
@@ -106,13 +107,30 @@ def test_publish_annotation_queue__slices_and_how_to_open_each(workspace: Worksp
     item = read_published(workspace.folder("published") / "annotation_queues" / identifier)
     assert item.title == "What is worth annotating: 2 volumes" and not item.warnings
     assert (item.summary["queued"], item.summary["decided_already"]) == (2, 1)
-    assert sorted(item.pictures) == [f"01_{unsure.key}", f"02_{sure.key}"]
+    shown = item.read_table("queue")
+    checksums = [
+        content_hash(*read_labels(workspace.root / "labels" / key / LABELS)) for key in shown["labels"]
+    ]
+    assert list(shown["labels_sha256"]) == checksums  # what a decision on them names
+    assert {"slice_z", "slice_y", "slice_x"} <= set(shown)
     table = item.read_table("queue")
-    assert list(table["subject"]) == [unsure.key, sure.key]
+    first, second = table["subject"]
+    assert {first, second} == {unsure.key, sure.key}  # one is unsurer, one unliker: ranked alike
+    assert sorted(item.pictures) == [f"01_{first}", f"02_{second}"]
     program, *options, image, doubt, editable = table["opened_by"][0].split()
     assert (program, options) == ("napari", ["--plugin", "napari"]) and editable == table["to_correct"][0]
     for path in (image, doubt, editable):  # within the workspace
         assert (workspace.root / path).exists()
+
+
+def test_build_annotation_queue__labels_that_need_correction_stay(workspace: Workspace):
+    champion = champion_of(workspace)
+    assert champion is not None
+    shown = segmented(workspace, champion, volume(workspace, 2), 0.1)
+    queued = annotation_candidates(workspace, champion).ranked
+    for verdict, left in (("needs correction", 1), ("approved", 0), ("rejected", 0), ("needs correction", 1)):
+        decide(workspace, shown, verdict, who="Ada", reason="loop")
+        assert build_annotation_queue.fn(workspace, queued, TRAINED).ranked == left
 
 
 def test_rank_annotations__needs_a_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

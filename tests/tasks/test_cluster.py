@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from distributed.scheduler import KilledWorker
 
 from tasks import cluster
@@ -31,6 +32,22 @@ def test_run__on_another_process_with_one_thread(compute: Compute) -> None:
     assert compute.run(os.getpid, timeout_s=PATIENCE_S) != os.getpid()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         assert compute.run(os.getenv, name, timeout_s=PATIENCE_S) == "1"
+
+
+def test_open_compute__workers_too_slow_to_end_cost_a_warning_and_no_results(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = LocalCluster.close
+
+    def too_slow(self: LocalCluster, *arguments: object, **options: object) -> None:
+        closed(self, *arguments, **options)
+        raise TimeoutError
+
+    monkeypatch.setattr(LocalCluster, "close", too_slow)
+    with open_compute(ClusterSettings(workers=1, memory_limit="1GiB")) as opened:
+        found = opened.run(abs, -3, timeout_s=PATIENCE_S)
+    assert found == 3
+    assert "did not end in time" in caplog.text
 
 
 def test_open_compute__leaves_the_environment_of_this_process_alone(monkeypatch) -> None:

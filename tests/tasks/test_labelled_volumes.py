@@ -16,6 +16,7 @@ from tasks.labelled_volumes import (
     volume_of,
     without_repeats,
 )
+from tasks.night_labels import labelled_volumes, rejected_contents
 from tasks.samples import LABELS
 from tasks.segmenter import build_dataset
 from tasks.volumes import VOLUME
@@ -86,6 +87,10 @@ def test_labelled_volume__predicted_labels_need_approval_and_rejected_ones_are_o
     decide(workspace, predicted, "rejected", who="Grace", reason="half a crystal")
     with pytest.raises(InputError, match=r"rejected by Grace \(half a crystal\)"):
         labelled_volume(workspace, predicted)
+    decide(workspace, predicted, "needs correction", who="Ada", reason="paint the loop")
+    with pytest.raises(InputError, match=r"need correction, says Ada \(paint the loop\)"):
+        labelled_volume(workspace, predicted)
+    assert labelled_volumes(workspace) == ([], 0) and len(rejected_contents(workspace)) == 1
     with pytest.raises(InputError, match="forged ones are gathered with their dataset"):
         labelled_volume(workspace, labels(workspace, "labels"))
 

@@ -53,6 +53,17 @@ def test_publish_decisions__promotion_refusal_and_rollback(workspace: Workspace)
     assert set(promoted.pictures) == {"confusion", "worst_case_1", "worst_case_2"}
     assert promoted.summary["by_hand"] is False and not promoted.warnings
 
+    by_case = promoted.read_table("case_differences")
+    assert list(by_case.columns[:3]) == ["set", "case", "class"] and set(by_case["set"]) == {"holdout"}
+    crystal = by_case[by_case["class"] == "crystal"]["iou"]
+    means = promoted.read_table("differences").set_index(["class", "measure"])
+    # The gate's rows are the means of these, with the same resamples.
+    assert gate.loc["crystal", "difference"] == pytest.approx(crystal.mean())
+    assert means.loc[("crystal", "iou"), "low"] == pytest.approx(gate.loc["crystal", "low"])
+    champion = promoted.read_table("champion").set_index(["class", "measure"])
+    assert champion.loc[("crystal", "iou"), "mean"] == pytest.approx(gate.loc["crystal", "champion"])
+    assert "case_differences" not in started.tables  # nobody to compare with
+
     assert undone.summary["decided_by"] == "Grace" and undone.summary["champion_before"] == new
     assert undone.warnings == (f"{new} is champion no more: it cuts crystals short",)
     audit = undone.read_table("audit")

@@ -167,10 +167,14 @@ def test_comparison__scores_are_those_of_the_labels_that_lie_there(finished):
 def test_comparison__published_with_tables_figure_worst_cases_and_doubts(finished):
     workspace, _, _, trained, shown, _ = finished
     published = read_published(workspace.folder("published") / "comparisons" / shown.identifier)
-    assert set(published.tables) == {"scores", "differences", "published", "seeds", "worst_cases", "cases"}
+    assert set(published.tables) == {
+        "scores", "means", "differences", "published", "seeds", "worst_cases", "cases",
+    }  # fmt: skip
     assert {"comparison", "worst_1_real_and_synthetic", "worst_1_only_real"} <= set(published.pictures)
     table = published.read_table("scores")
     assert list(dict.fromkeys(table["model"])) == ["Otsu", "multi-Otsu", "watershed", *ARMS]
+    numbers = published.read_table("means").set_index(["model", "class", "measure"])
+    assert (numbers["low"].isna() | (numbers["low"] <= numbers["mean"])).all()
     gain, *_ = gain_points(published.read_table("differences"))
     assert published.summary["gain_real_and_synthetic_iou_points"] == pytest.approx(gain)
     scores = gather_scores(workspace, trained)

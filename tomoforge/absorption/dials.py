@@ -1,6 +1,7 @@
 """Reflections and experiments of DIALS, read and written without DIALS.
 
-``read_reflections``, ``write_reflections``: ``refl_file``; ``read_experiment``, ``read_experiments``: ``expt_file``.
+``read_reflections``, ``write_reflections``: ``refl_file``; ``read_experiment``, ``read_experiments``: ``expt_file``;
+``write_experiments``: ``expt_export``.
 Here is what the columns mean.
 
 The column ``analytical_correction`` holds A, not 1/A: dials.scale multiplies it into its inverse scale factors
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from tomoforge.absorption.expt_export import write_experiments
 from tomoforge.absorption.expt_file import read_experiment, read_experiments
 from tomoforge.absorption.observations import ABSORPTION, S1, check_factors, checked_observations
 from tomoforge.absorption.refl_file import ReflectionTable, read_reflections, write_reflections
@@ -26,6 +28,7 @@ __all__ = [
     "read_experiments",
     "read_reflections",
     "with_analytical_correction",
+    "write_experiments",
     "write_reflections",
 ]
 

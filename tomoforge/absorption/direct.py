@@ -6,6 +6,7 @@ from tomoforge.absorption.direction_grid import distinct_rows
 from tomoforge.absorption.path_kernels import depth_table, pair_sums
 from tomoforge.absorption.quadrature import Quadrature, Sums
 from tomoforge.absorption.traced_sample import TracedSample
+from tomoforge.backend import array_module
 
 _TABLE_BYTES = 2**26  # transmissions kept at once: what a last-level cache and a laptop both bear
 
@@ -27,7 +28,7 @@ def direct_estimate(
         into = np.exp(-depth_table(sample.grid, sample.mu, points, -some))
         weight = sample.beam_weights(some, points)
         if weight.size:
-            into *= weight
+            into *= array_module(into).asarray(weight)
         sums = Sums(
             *pair_sums(
                 sample.grid,

@@ -89,7 +89,8 @@ def softmax_label_volumes(
     ----------
     probabilities : (label, z, y, x) float, softmax output, sum 1 over labels
     count : int, volumes to draw
-    correlation_length : float [voxels], standard deviation of the smoothing; 0 draws each voxel alone
+    correlation_length : float [voxels], standard deviation of the smoothing; 0 draws each voxel alone, inf the whole
+        volume at once: every boundary of a draw lies too far out, or every one too far in
     seed : int
 
     Yields
@@ -107,7 +108,7 @@ def softmax_label_volumes(
         raise InputError(f"probabilities must be (label, z, y, x), got shape {array.shape}")
     if not (np.all(array >= 0) and np.allclose(array.sum(axis=0), 1, atol=1e-3)):
         raise InputError("probabilities must be ≥ 0 and sum to 1 over labels; are they logits?")
-    if count < 1 or not (np.isfinite(correlation_length) and correlation_length >= 0):
+    if count < 1 or not correlation_length >= 0:
         raise InputError(
             f"count must be ≥ 1 and correlation_length ≥ 0 voxels, got {count}, {correlation_length!r}"
         )
@@ -116,8 +117,10 @@ def softmax_label_volumes(
 
 def _draw(probabilities: np.ndarray, correlation_length: float, seed: int, number: int) -> np.ndarray:
     rng = component_rng(seed, "absorption.softmax", number)
-    field = rng.standard_normal(probabilities.shape[1:])
-    if correlation_length > 0:
+    shape = probabilities.shape[1:]
+    whole = np.isinf(correlation_length)
+    field = np.full(shape, rng.standard_normal()) if whole else rng.standard_normal(shape)
+    if correlation_length > 0 and not whole:
         # The same filter on one voxel tells the variance that is left.
         pulse = np.zeros(field.shape)
         pulse.flat[0] = 1.0

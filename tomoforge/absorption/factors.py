@@ -36,7 +36,7 @@ class AbsorptionFactors:
     sampling_error : (reflection,) float64, from the crystal points
     interpolation_error : float, relative to A, from the table's directions; 0 for the direct method
     mu_error, segmentation_error : (reflection,) float64, or None where nothing was said of them
-    n_points : (reflection,) int64, crystal points used
+    n_points : (reflection,) int64, crystal points of the estimate
     converged : (reflection,) bool, two standard errors of sampling and interpolation ≤ target_error · A
     target_error : float, relative, at 95 % confidence; max_points : int, the cap on points; crystal_voxels : int
     method : "table", "direct", or "mixed" where the table left some reflections to the direct method
@@ -90,7 +90,7 @@ def absorption_factors(
 
     Parameters
     ----------
-    labels : (z, y, x) integers 0 … 255
+    labels : (z, y, x) integers 0 … 255; on a GPU (CuPy) the rays are traced and summed there, in float64
     voxel_size : float [m]
     mu : label → µ [1/m], or a sequence indexed by label; background (0) is 0 unless given, and with a µ of
         its own it counts exactly to the volume's edge
@@ -123,7 +123,9 @@ def absorption_factors(
     Notes
     -----
     Points come in pairs from strata of equal volume, with the crystal's moments as control variates
-    (``tomoforge.absorption.quadrature``); a pilot of 512 points tells how many each reflection needs. By the direct
+    (``tomoforge.absorption.quadrature``); a pilot of 512 points tells how many each reflection needs. Where these would
+    be more than a few thousand for rays traced one by one, as under strong absorption, it gets points of its own
+    where its light is (``tomoforge.absorption.adaptive``). By the direct
     method a factor depends on the seed and on nothing else in the call, neither on the other reflections
     nor on the number of threads. By the table it depends on the other reflections within its errors, through
     the grid that they need. Reflections with equally many points share them, so that the errors

@@ -3,7 +3,7 @@
 Checked input throughout: ``grid`` (z, y, x) uint8, ``mu`` (label,) float64 per voxel length, ``points``
 (point, 3) float64 corner coordinates (voxel i fills i … i + 1), rays (ray, 3) float64 unit vectors (z, y, x).
 Points 2k and 2k + 1 are two draws from one stratum. Each ray or reflection belongs to one thread, so that
-the bytes are the same for any number of threads.
+the bytes are the same for any number of threads. Where ``grid`` lies on a GPU, so do the tables and ``into``.
 """
 
 from typing import Any
@@ -11,11 +11,15 @@ from typing import Any
 import numba
 import numpy as np
 
+from tomoforge.absorption import kernels_cuda
+from tomoforge.backend import array_module
 from tomoforge.compilation import compiled
 
 
 def depth_table(grid: np.ndarray, mu: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(ray, point) float64 optical depths."""
+    if (xp := array_module(grid)) is not np:
+        return kernels_cuda.depth_table(xp, grid, mu, points, rays)
     depths = np.empty((len(rays), len(points)))
     if depths.size:
         _depth_table(grid, mu, points, rays, depths)
@@ -24,6 +28,8 @@ def depth_table(grid: np.ndarray, mu: np.ndarray, points: np.ndarray, rays: np.n
 
 def transmission_table(grid: np.ndarray, mu: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(ray, 2, pair) float32 transmissions exp(−Σ µ L): first points of all pairs, then second ones."""
+    if (xp := array_module(grid)) is not np:
+        return kernels_cuda.transmission_table(xp, grid, mu, points, rays)
     table = np.empty((len(rays), 2, len(points) // 2), dtype=np.float32)
     if table.size:
         _transmission_table(grid, mu, points, rays, table)
@@ -32,6 +38,8 @@ def transmission_table(grid: np.ndarray, mu: np.ndarray, points: np.ndarray, ray
 
 def length_table(grid: np.ndarray, used: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(material, ray, 2, pair) float32 path lengths in voxels, of the labels ``used`` and no others."""
+    if (xp := array_module(grid)) is not np:
+        return kernels_cuda.length_table(xp, grid, used, points, rays)
     table = np.empty((len(used), len(rays), 2, len(points) // 2), dtype=np.float32)
     if table.size:
         _length_table(grid, used, points, rays, table)
@@ -55,6 +63,8 @@ def pair_sums(
     outgoing : (r, 3); lift : (pair, K). Returns Σ f (r,), Σ (f₁ − f₂)² (r,), Σ (f₁ − f₂) lift (r, K), and
     Σ (f₁ − f₂)(w₁ − w₂) (r,), zero without weights. All float64.
     """
+    if (xp := array_module(grid)) is not np:
+        return kernels_cuda.pair_sums(xp, grid, mu, points, into, weight, row, outgoing, lift)
     total, squares, cross = np.empty(len(outgoing)), np.empty(len(outgoing)), np.zeros(len(outgoing))
     lifted = np.zeros((len(outgoing), lift.shape[1]))
     if len(outgoing):

@@ -16,6 +16,7 @@ from tomoforge.absorption.path_kernels import length_table
 from tomoforge.absorption.quadrature import Quadrature
 from tomoforge.absorption.table_kernels import add_weighted_sums, mixed_rows
 from tomoforge.absorption.traced_sample import Attenuation, attenuation_table, traced_sample
+from tomoforge.backend import array_module
 from tomoforge.errors import InputError
 
 MAX_BYTES = 2**31
@@ -27,9 +28,9 @@ _BEAM_BLOCK = 4096
 class PathTable:
     """Lengths of the ways in and out of crystal points, for the directions that some reflections need.
 
-    materials : labels with a length, ascending; into, out : (material, node, 2, pair) float32 [m]; arriving,
-    leaving : stencils of the distinct beams and of the reflections; row : (reflection,) int64, beam of each;
-    profile : (beam, 2, pair) float32 weights of the beam's profile, or None.
+    materials : labels with a length, ascending; into, out : (material, node, 2, pair) float32 [m], on the GPU of the
+    labels if they lie on one; arriving, leaving : stencils of the distinct beams and of the reflections; row :
+    (reflection,) int64, beam of each; profile : (beam, 2, pair) float32 weights of the beam's profile, or None.
     """
 
     materials: tuple[int, ...]
@@ -68,7 +69,7 @@ class PathTable:
         return table[list(self.materials)]
 
     def _transmission(self, lengths: np.ndarray, mu: np.ndarray) -> np.ndarray:
-        depth = np.zeros(lengths.shape[1:], dtype=np.float32)
+        depth = array_module(lengths).zeros(lengths.shape[1:], dtype=np.float32)
         for length, value in zip(lengths, mu, strict=True):
             depth += np.float32(value) * length
         return np.exp(-depth)
@@ -85,7 +86,7 @@ class PathTable:
             for before, after in products:
                 values = mixed_rows(before, self.arriving.select(block))
                 if self.profile is not None:
-                    values *= self.profile[block]
+                    values *= array_module(values).asarray(self.profile[block])
                 add_weighted_sums(
                     part, after, self.leaving.select(rows), values, self.row[rows] - start, weights
                 )
@@ -123,7 +124,7 @@ def path_table(
     distinct, row = distinct_rows(np.broadcast_to(beams, exits.shape))
     grid = paths.label_grid(labels)
     absorbs = {label: 1.0 for label in paths.present_labels(grid) if label or background}
-    sample = traced_sample(grid, voxel_size, absorbs, crystal_label, profile)
+    sample = traced_sample(labels, voxel_size, absorbs, crystal_label, profile)
     arriving, leaving = _fewer(-distinct, cells), _fewer(exits, cells)
     needed = 4 * len(absorbs) * (len(arriving.nodes) + len(leaving.nodes)) * n_points
     if needed > max_bytes:

@@ -11,7 +11,9 @@ References: J. Amanatides, A. Woo, "A fast voxel traversal algorithm for ray tra
 
 import numpy as np
 
+from tomoforge.absorption import kernels_cuda
 from tomoforge.absorption.path_kernels import depth_table, material_lengths
+from tomoforge.backend import array_module, to_host
 from tomoforge.errors import InputError
 
 # A direction whose length is further from 1 than this is refused: float32 rounds to 1e-7, a forgotten
@@ -38,7 +40,8 @@ def path_lengths(
 
     Returns
     -------
-    (point, direction, material) float64 [m]; the sum over materials is the chord to the volume's edge.
+    (point, direction, material) float64 [m]; the sum over materials is the chord to the volume's edge. On the
+    GPU of the labels, if they lie on one.
 
     Raises
     ------
@@ -59,6 +62,8 @@ def path_lengths(
             f"n_materials must exceed the largest label {int(grid.max())}, got {n_materials}; "
             "is there a label of another file's convention?"
         )
+    if (xp := array_module(labels)) is not np:
+        return kernels_cuda.material_lengths(xp, xp.asarray(grid), n_materials, start, rays) * size
     inner, origin = crop(grid, grid != 0)
     lengths = np.zeros((len(start), len(rays), n_materials))
     if start.size and rays.size:
@@ -76,8 +81,8 @@ def optical_depths(
     """Optical depth Σ µ_m L_m of the ray from every point along every direction to the volume's edge.
 
     labels : (z, y, x) integers; voxel_size : float [m]; mu : (label,) float64 [1/m]; points : (point, 3)
-    index coordinates; directions : (direction, 3) unit vectors. Returns (direction, point) float64.
-    Raises InputError as ``path_lengths`` does.
+    index coordinates; directions : (direction, 3) unit vectors. Returns (direction, point) float64, on the GPU of
+    the labels, if they lie on one. Raises InputError as ``path_lengths`` does.
 
     Notes: the product of ``path_lengths`` with ``mu``, without keeping the lengths.
     """
@@ -88,12 +93,12 @@ def optical_depths(
     if grid.size and int(grid.max()) >= table.size:
         raise InputError(f"mu must have an entry for label {int(grid.max())}, got {table.size} entries")
     inner, origin = crop(grid, (table != 0)[grid])
-    return depth_table(inner, table, start - origin, rays)
+    return depth_table(array_module(labels).asarray(inner), table, start - origin, rays)
 
 
 def label_grid(labels: np.ndarray) -> np.ndarray:
-    """``labels`` as a contiguous (z, y, x) uint8 array. Raises InputError for anything else."""
-    array = np.asarray(labels)
+    """``labels`` as a contiguous (z, y, x) uint8 array on the host. Raises InputError for anything else."""
+    array = to_host(labels)
     if array.ndim != 3 or array.size == 0:
         raise InputError(f"labels must be a non-empty volume (z, y, x), got shape {array.shape}")
     if array.dtype == np.bool_:

@@ -1,4 +1,10 @@
-"""How many crystal points and which grid of directions: refined until the wanted error is reached."""
+"""How many crystal points and which grid of directions: refined until the wanted error is reached.
+
+Reflections share points that are spread evenly, by a table of directions or traced. Those of which a few thousand such
+points would not be enough, since little of the crystal lets their light through, get points of their own where
+that is (``tomoforge.absorption.adaptive``); by the table, with thousands of reflections to the ray, many points are
+cheap, and only what these leave over does.
+"""
 
 import logging
 from collections.abc import Callable
@@ -7,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from tomoforge.absorption.adaptive import adaptive_estimates
 from tomoforge.absorption.direct import direct_estimate
 from tomoforge.absorption.direction_grid import count_nodes, distinct_rows
 from tomoforge.absorption.quadrature import Quadrature
@@ -18,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 CONFIDENCE = 2.0  # standard errors that the target covers: 95 of 100 factors lie within it
 PILOT_POINTS = 512
+MOST_SHARED = 2**13  # points traced for all alike; where more are needed a reflection's own are fewer
 _PILOT_ROWS = 48  # reflections that choose the grid
 _BIAS_SHARE = 0.3  # of the target, for interpolation: in quadrature it takes 5 % of the error away
 _MOST_BIAS = 0.7  # of the target; beyond it a finer grid is taken
@@ -72,6 +80,8 @@ def refine(
         else:
             # The smallest size first; a reflection climbs until its error is small or the cap is reached.
             size = int(wanted[todo].min())
+            if size > MOST_SHARED:
+                break
             todo = todo[wanted[todo] == size]
         quadrature = sample.quadrature(size, seed)
         if by_table:
@@ -96,18 +106,33 @@ def refine(
         wanted[todo] = _next_size(size, error[todo] / a[todo] * target_error / share, target_error, sizes)
         if progress is not None:
             progress(int(np.sum(wanted <= used)), count)
-    late = int(np.sum(np.hypot(error, bias * a) > target_error * a))
-    if late:
+    late = np.flatnonzero(np.hypot(error, bias * a) > target_error * a)
+    if (
+        cells is not None
+        and method == "auto"
+        and cap > MOST_SHARED
+        and not _pays(beams[late], exits[late], cells)
+    ):
+        todo = late
+    shared, lit = used.copy(), np.ones(count)
+    if todo.size:
+        tell = None if progress is None else lambda done: progress(count - len(todo) + done, count)
+        own = adaptive_estimates(sample, beams[todo], exits[todo], target_error, cap, seed, tell)
+        _refuse_darkness(own.a)
+        a[todo], error[todo], bias[todo], traced[todo] = own.a, own.standard_error, 0.0, True
+        used[todo], shared[todo], lit[todo] = own.n_points, 0, own.illuminated
+    late = np.flatnonzero(np.hypot(error, bias * a) > target_error * a)
+    if late.size:
         _log.warning(
             "%d of %d reflections did not reach the target error %g with %d points",
-            late, count, target_error, cap,
+            late.size, count, target_error, cap,
         )  # fmt: skip
     kind: Literal["table", "direct", "mixed"] = "mixed"
     if traced.all():
         kind = "direct"
     elif not traced.any():
         kind = "table"
-    return Estimates(a, error, bias, used, kind, _illuminated(sample, beams, used, seed))
+    return Estimates(a, error, bias, used, kind, _illuminated(sample, beams, shared, lit, seed))
 
 
 def _grid(
@@ -172,13 +197,18 @@ def _refuse_darkness(a: np.ndarray) -> None:
         )
 
 
-def _illuminated(sample: TracedSample, beams: np.ndarray, used: np.ndarray, seed: int) -> np.ndarray | None:
-    """Mean weight (reflection,) of the beam's profile over the crystal, with each reflection's own points."""
+def _illuminated(
+    sample: TracedSample, beams: np.ndarray, shared: np.ndarray, own: np.ndarray, seed: int
+) -> np.ndarray | None:
+    """Mean weight (reflection,) of the beam's profile over the crystal, with each reflection's own points.
+
+    ``shared`` : how many these are where they are shared, else 0; there ``own`` is the answer.
+    """
     if sample.profile is None:
         return None
-    fraction = np.empty(len(beams))
-    for size in np.unique(used):
-        rows = np.flatnonzero(used == size)
+    fraction = own.copy()
+    for size in np.unique(shared[shared > 0]):
+        rows = np.flatnonzero(shared == size)
         quadrature: Quadrature = sample.quadrature(int(size), seed)
         distinct, row = distinct_rows(beams[rows])
         for start in range(0, len(distinct), 1024):

@@ -18,7 +18,8 @@ from tomoforge.errors import InputError
 _BITS = 3
 _EDGE = 2**_BITS  # voxels along a block: the sort is over blocks, 512 times fewer than voxels
 _FINE = 8  # bits of the curve inside a voxel, for each axis: with 10⁸ voxels float64 has no more
-_CELLS = 2 ** (3 * _FINE)
+FINE_BITS = 3 * _FINE
+_CELLS = 2**FINE_BITS
 
 
 def stratified_crystal_points(
@@ -55,32 +56,47 @@ class CrystalStrata:
     """The crystal's voxels in Morton order, kept as blocks of 8³ voxels.
 
     labels : (z, y, x) uint8; is_crystal : (256,) bool, by label; blocks : (block, 3) int64 block indices in
-    Morton order, those that hold crystal; cumulative : (block,) int64, crystal voxels up to and including
-    each block.
+    Morton order, those that hold crystal; before : (block + 1,) int64, crystal voxels before each block,
+    and all of them; octets : (block, 64) uint8, crystal voxels in each cube of 2³ of them, in Morton order.
     """
 
     labels: np.ndarray
     is_crystal: np.ndarray
     blocks: np.ndarray
-    cumulative: np.ndarray
+    before: np.ndarray
+    octets: np.ndarray
 
     @property
     def voxels(self) -> int:
         """Number of crystal voxels."""
-        return int(self.cumulative[-1])
+        return int(self.before[-1])
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """One point from each of ``count`` equal strata: (count, 3) float64 index coordinates."""
         if count < 1:
             raise InputError(f"count must be at least 1 point, got {count}")
         along = (np.arange(count) + rng.random(count)) * (self.voxels / count)
-        rank = np.minimum(along.astype(np.int64), self.voxels - 1)  # the product may round up to V
-        block = np.searchsorted(self.cumulative, rank, side="right")
-        before = self.cumulative[block] - rank  # crystal voxels from the wanted one to the block's end
-        voxels = _voxels_of_rank(self.labels, self.is_crystal, self.blocks[block], before, _MORTON_IN_BLOCK)
-        # What is left of the way along the curve is the way through the voxel, to its 2⁻⁸; there at random.
+        return self.place(along, rng.random((count, 3)))
+
+    def place(self, along: np.ndarray, jitter: np.ndarray) -> np.ndarray:
+        """Points (n, 3) float64 index coordinates with ``along`` (n,) voxels of crystal before them on the curve.
+
+        ``jitter`` (n, 3), 0 … 1, is the place inside the curve's finest cell, 2⁻⁸ of a voxel.
+        """
+        rank = np.minimum(along.astype(np.int64), self.voxels - 1)  # a product may round up to V
+        block = np.searchsorted(self.before, rank, side="right") - 1
+        voxels = _voxels_of_rank(
+            self.labels,
+            self.is_crystal,
+            self.blocks,
+            self.octets,
+            block,
+            rank - self.before[block],
+            MORTON_IN_BLOCK,
+        )
+        # What is left of the way along the curve is the way through the voxel, to its 2⁻⁸.
         inside = _demorton(np.minimum((along - rank) * _CELLS, _CELLS - 1).astype(np.int64))
-        return voxels + ((inside + rng.random((count, 3))) / 2**_FINE - 0.5)
+        return voxels + ((inside + jitter) / 2**_FINE - 0.5)
 
 
 def crystal_strata(labels: np.ndarray, crystal_label: int | Sequence[int]) -> CrystalStrata:
@@ -95,9 +111,10 @@ def crystal_strata(labels: np.ndarray, crystal_label: int | Sequence[int]) -> Cr
             f"labels hold no voxel of crystal_label {crystal_label}, got the labels "
             f"{present_labels(grid)}; was the crystal lost in segmentation?"
         )
-    blocks = blocks[np.argsort(morton_code(blocks), kind="stable")]
-    cumulative = np.cumsum(counts[tuple(blocks.T)])
-    return CrystalStrata(grid, is_crystal, np.ascontiguousarray(blocks), cumulative)
+    blocks = np.ascontiguousarray(blocks[np.argsort(morton_code(blocks), kind="stable")])
+    octets = np.zeros((len(blocks), _EDGE**3 // 8), dtype=np.uint8)
+    _count_octets(grid, is_crystal, blocks, MORTON_IN_BLOCK, octets)
+    return CrystalStrata(grid, is_crystal, blocks, np.append(0, np.cumsum(counts[tuple(blocks.T)])), octets)
 
 
 def crystal_mask(crystal_label: int | Sequence[int]) -> np.ndarray:
@@ -133,7 +150,7 @@ def _morton_in_block() -> np.ndarray:
     return np.ascontiguousarray(inside[np.argsort(morton_code(inside))])
 
 
-_MORTON_IN_BLOCK = _morton_in_block()
+MORTON_IN_BLOCK = _morton_in_block()
 
 
 @compiled()
@@ -147,26 +164,68 @@ def _block_counts(labels: np.ndarray, is_crystal: np.ndarray, counts: np.ndarray
     return counts
 
 
+@compiled(inline=True)
+def _is_crystal_at(labels: np.ndarray, is_crystal: np.ndarray, block: np.ndarray, place: np.ndarray) -> bool:
+    """Whether the voxel at ``place`` in a block is crystal; beyond the grid none is."""
+    z, y, x = block[0] * _EDGE + place[0], block[1] * _EDGE + place[1], block[2] * _EDGE + place[2]
+    nz, ny, nx = labels.shape
+    return z < nz and y < ny and x < nx and is_crystal[labels[z, y, x]]
+
+
+@compiled()
+def _count_octets(
+    labels: np.ndarray, is_crystal: np.ndarray, blocks: np.ndarray, order: np.ndarray, octets: np.ndarray
+) -> None:
+    for k in range(len(blocks)):
+        for step in range(len(order)):
+            if _is_crystal_at(labels, is_crystal, blocks[k], order[step]):
+                octets[k, step // 8] += 1
+
+
 @compiled()
 def _voxels_of_rank(
     labels: np.ndarray,
     is_crystal: np.ndarray,
     blocks: np.ndarray,
-    before_end: np.ndarray,
+    octets: np.ndarray,
+    block: np.ndarray,
+    rank: np.ndarray,
     order: np.ndarray,
 ) -> np.ndarray:
-    """In each given block the crystal voxel that has ``before_end`` − 1 others after it in Morton order."""
-    nz, ny, nx = labels.shape
-    found = np.empty((len(blocks), 3))
-    for k in range(len(blocks)):
-        left = before_end[k]
-        for step in range(len(order) - 1, -1, -1):
-            z = blocks[k, 0] * _EDGE + order[step, 0]
-            y = blocks[k, 1] * _EDGE + order[step, 1]
-            x = blocks[k, 2] * _EDGE + order[step, 2]
-            if z < nz and y < ny and x < nx and is_crystal[labels[z, y, x]]:
+    """The crystal voxel (n, 3) in each ``block`` (n,) that has ``rank`` (n,) others before it in Morton order."""
+    found = np.empty((len(block), 3))
+    for k in range(len(block)):
+        left, octet = rank[k], 0
+        while left >= octets[block[k], octet]:
+            left -= octets[block[k], octet]
+            octet += 1
+        step = 8 * octet - 1
+        while left >= 0:
+            step += 1
+            if _is_crystal_at(labels, is_crystal, blocks[block[k]], order[step]):
                 left -= 1
-                if left == 0:
-                    found[k, 0], found[k, 1], found[k, 2] = z, y, x
-                    break
+        found[k] = blocks[block[k]] * _EDGE + order[step]
     return found
+
+
+@compiled()
+def count_in_blocks(
+    labels: np.ndarray,
+    is_crystal: np.ndarray,
+    blocks: np.ndarray,
+    octets: np.ndarray,
+    block: np.ndarray,
+    place: np.ndarray,
+    order: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Crystal voxels in each ``block`` (n,) before ``place`` (n,) in Morton order and at it, into ``counts`` (n, 2)."""
+    for k in range(len(block)):
+        octet = place[k] // 8
+        for before in range(octet):
+            counts[k, 0] += octets[block[k], before]
+        for step in range(8 * octet, place[k]):
+            if _is_crystal_at(labels, is_crystal, blocks[block[k]], order[step]):
+                counts[k, 0] += 1
+        if _is_crystal_at(labels, is_crystal, blocks[block[k]], order[place[k]]):
+            counts[k, 1] = 1

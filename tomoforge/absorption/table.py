@@ -18,6 +18,7 @@ from tomoforge.absorption.path_kernels import transmission_table
 from tomoforge.absorption.quadrature import Quadrature, no_sums
 from tomoforge.absorption.table_kernels import add_table_sums, mixed_rows
 from tomoforge.absorption.traced_sample import TracedSample
+from tomoforge.backend import array_module, to_host
 
 LEVELS = (8, 12, 18, 27, 40, 60, 90)  # cells to a right angle that may be tried, 11° … 1°
 CHECKS = 64  # reflections traced directly, on the same points, to see what interpolation does
@@ -62,7 +63,7 @@ def table_estimate(
             arriving = mixed_rows(source, into.select(some))
             weight = _profile(sample, distinct[some], points)
             if weight.size:
-                arriving *= weight
+                arriving *= array_module(arriving).asarray(weight)
                 lit.add(some, quadrature.sums(weight[:, 0], weight[:, 1], start))
             add_table_sums(sums, order[low:high], table, out, arriving, weight, row - some.start, lift)
         error = _interpolation_errors(
@@ -106,7 +107,7 @@ def _interpolation_errors(
     interpolated = mixed_rows(*out) * mixed_rows(*into)
     traced = transmission_table(sample.grid, sample.mu, points, exits)
     traced *= transmission_table(sample.grid, sample.mu, points, -beams)
-    difference = (interpolated - traced).astype(np.float64)
+    difference = to_host(interpolated - traced).astype(np.float64)
     if sample.profile is not None:
         difference *= _profile(sample, beams, points)
     return difference

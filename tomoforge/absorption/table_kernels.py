@@ -2,43 +2,28 @@
 
 Tables are (direction, 2, pair) float32: first points of all pairs, then second ones, so that the points of
 one direction lie in a row. Each reflection belongs to one thread: the bytes are the same for any number of threads.
+Sums may be reordered when a kernel is compiled, which is what fills vector registers: no infinity or NaN comes here.
+Where the table lies on a GPU, so do ``into`` and the interpolated rows; sums stay on the host.
 """
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 
+from tomoforge.absorption import kernels_cuda
 from tomoforge.absorption.direction_grid import Stencils
 from tomoforge.absorption.quadrature import Sums
+from tomoforge.backend import array_module
+from tomoforge.compilation import compiled
 
-_log = logging.getLogger(__name__)
 _TASK = 64  # reflections that share a thread's buffers
-
-
-def _summing(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """As ``tomoforge.compilation.compiled``, but sums may be reordered, which is what fills vector registers.
-
-    No infinity and no NaN comes here, and the order is fixed when the kernel is compiled.
-    """
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        options: dict[str, Any] = {
-            "nogil": True, "parallel": parallel, "fastmath": {"reassoc", "contract", "nsz"}
-        }  # fmt: skip
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError as error:
-            _log.info("%s is compiled anew in each process: %s", function.__name__, error)
-            return numba.njit(**options)(function)
-
-    return decorate
 
 
 def mixed_rows(table: np.ndarray, stencils: Stencils) -> np.ndarray:
     """(direction, 2, pair) float32: the table (node, 2, pair) float32 interpolated."""
+    if (xp := array_module(table)) is not np:
+        return kernels_cuda.mixed_rows(xp, table, stencils)
     rows = np.empty((len(stencils.corner), *table.shape[1:]), dtype=np.float32)
     if rows.size:
         _mixed_rows(table, stencils.corner, stencils.fraction, stencils.place, stencils.side, rows)
@@ -60,7 +45,11 @@ def add_table_sums(
     table : (node, 2, pair) float32; out : stencils of all reflections; into, weight : (beam, 2, pair)
     float32, or weight (0, 0, 0); row : (reflection,) int64, beam of each; lift : (K, pair) float32.
     """
-    if len(rows):
+    if (xp := array_module(table)) is not np:
+        found = kernels_cuda.table_sums(xp, rows, table, out, into, weight, row, lift)
+        for have, more in zip((sums.total, sums.squares, sums.lifted, sums.cross), found, strict=True):
+            have[rows] += more
+    elif len(rows):
         _add_table_sums(
             rows, table, out.corner, out.fraction, out.place, out.side, into, weight, row, lift,
             sums.total, sums.squares, sums.lifted, sums.cross,
@@ -76,11 +65,13 @@ def add_weighted_sums(
     weights: np.ndarray,
 ) -> None:
     """Add to ``result`` (reflection,) Σ weights · in · out, ``weights`` (2, pair) float32 the quadrature's."""
-    if len(result):
+    if (xp := array_module(table)) is not np:
+        result += kernels_cuda.weighted_sums(xp, table, out, into, row, weights)
+    elif len(result):
         _add_weighted_sums(table, out.corner, out.fraction, out.place, out.side, into, row, weights, result)
 
 
-@_summing()
+@compiled(reassociate=True)
 def _expand(
     corner: int,
     fraction: np.ndarray,
@@ -97,7 +88,7 @@ def _expand(
             coefficient[4 * i + j] = p * lagrange(j, fraction[1])
 
 
-@_summing()
+@compiled(reassociate=True)
 def lagrange(i: int, t: float) -> Any:
     """Weight of the node at i − 1 for the place t, 0 … 1, in a cubic through −1, 0, 1, 2."""
     if i == 0:
@@ -109,7 +100,7 @@ def lagrange(i: int, t: float) -> Any:
     return (t + 1) * t * (t - 1) / 6
 
 
-@_summing()
+@compiled(reassociate=True)
 def _mix(
     table: np.ndarray, half: int, index: np.ndarray, coefficient: np.ndarray, values: np.ndarray
 ) -> None:
@@ -127,7 +118,7 @@ def _mix(
                 values[s] += ca * a[s] + cb * b[s] + cc * c[s] + cd * d[s]
 
 
-@_summing(parallel=True)
+@compiled(parallel=True, reassociate=True)
 def _mixed_rows(
     table: np.ndarray,
     corner: np.ndarray,
@@ -147,7 +138,7 @@ def _mixed_rows(
                     _mix(table, half, index, coefficient, rows[r, half])
 
 
-@_summing()
+@compiled(reassociate=True)
 def _dot(a: np.ndarray, b: np.ndarray) -> Any:
     result = np.float32(0.0)
     for s in range(a.shape[0]):
@@ -155,7 +146,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> Any:
     return result
 
 
-@_summing(parallel=True)
+@compiled(parallel=True, reassociate=True)
 def _add_table_sums(
     rows: np.ndarray,
     table: np.ndarray,
@@ -198,7 +189,7 @@ def _add_table_sums(
                 cross[r] += _dot(first, second)
 
 
-@_summing(parallel=True)
+@compiled(parallel=True, reassociate=True)
 def _add_weighted_sums(
     table: np.ndarray,
     corner: np.ndarray,

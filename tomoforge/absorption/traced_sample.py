@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from tomoforge.absorption import paths
 from tomoforge.absorption.illumination import BeamProfile
 from tomoforge.absorption.quadrature import CrystalMoments, Quadrature, crystal_moments, crystal_quadrature
 from tomoforge.absorption.sampling import CrystalStrata, crystal_mask, crystal_strata
+from tomoforge.backend import array_module
 from tomoforge.errors import MaterialError
 
 Attenuation = Mapping[int, float] | Sequence[float] | np.ndarray
@@ -18,12 +20,12 @@ Attenuation = Mapping[int, float] | Sequence[float] | np.ndarray
 class TracedSample:
     """What the estimates need, made once for a call.
 
-    grid : (z, y, x) uint8, the box that holds all that absorbs or diffracts; mu : (label,) float64 per
-    voxel length; voxel_size : float [m]; profile : of the beam, or None for one that bathes the crystal;
-    profile_centre : (3,) corner coordinates in the box.
+    grid : (z, y, x) uint8, the box that holds all that absorbs or diffracts, on the GPU of the labels if they lie
+    on one; mu : (label,) float64 per voxel length; voxel_size : float [m]; profile : of the beam, or None for one
+    that bathes the crystal; profile_centre : (3,) corner coordinates in the box.
     """
 
-    grid: np.ndarray
+    grid: Any
     mu: np.ndarray
     voxel_size: float
     strata: CrystalStrata
@@ -60,7 +62,8 @@ def traced_sample(
     if profile is not None and profile.centre is not None:
         middle = np.array(profile.centre, dtype=np.float64) + 0.5
     strata = crystal_strata(box, crystal_label)
-    return TracedSample(box, table, size, strata, crystal_moments(strata), profile, middle - origin)
+    traced = array_module(labels).asarray(box)  # strata and moments stay on the host
+    return TracedSample(traced, table, size, strata, crystal_moments(strata), profile, middle - origin)
 
 
 def attenuation_table(labels: np.ndarray, mu: Attenuation) -> np.ndarray:

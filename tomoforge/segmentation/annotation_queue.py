@@ -49,8 +49,15 @@ def write_queue(folder: str | Path, items: Sequence[QueueItem]) -> Path:
 def queue_table(items: Sequence[QueueItem]) -> pd.DataFrame:
     """The queue as a table, a row an item, for the dashboard."""
     columns = ["position", "subject", "priority", "uncertainty", "distance"]
-    rows = [{name: getattr(item, name) for name in columns} | dict(item.parts) for item in items]
-    return pd.DataFrame(rows, columns=[*columns, "mu", "noise", "voxel_size"])
+    slices = [f"slice_{axis}" for axis in "zyx"]
+    rows = [
+        {name: getattr(item, name) for name in columns}
+        | dict(item.parts)
+        | dict(zip(slices, item.slices, strict=True))
+        | {"labels_sha256": item.labels_sha256}
+        for item in items
+    ]
+    return pd.DataFrame(rows, columns=[*columns, "mu", "noise", "voxel_size", *slices, "labels_sha256"])
 
 
 def item_folder(item: QueueItem) -> str:

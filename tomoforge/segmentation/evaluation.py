@@ -152,6 +152,28 @@ def paired_differences(
     InputError
         Cases, classes or the true voxels of one of them differ between the two.
     """
+    table = _paired_table(scores, reference)
+    return _summary(table, "difference", _resampled_means(table.to_numpy(), bootstrap), bootstrap)
+
+
+def case_differences(scores: CaseScores, reference: CaseScores) -> pd.DataFrame:
+    """``scores`` less ``reference`` in every case: what the means of ``paired_differences`` are made of.
+
+    Returns
+    -------
+    DataFrame with a row a case and class ("mean" among them): case, class and every measure; NaN for pairs that
+    ``paired_differences`` leaves out. Raises as it does.
+    """
+    table = _paired_table(scores, reference)
+    classes = list(dict.fromkeys(name for name, _ in table.columns))
+    parts = [table[name].rename_axis(columns=None).reset_index() for name in classes]
+    for name, part in zip(classes, parts, strict=True):
+        part.insert(1, "class", name)
+    return pd.concat(parts, ignore_index=True).sort_values("case", kind="stable", ignore_index=True)
+
+
+def _paired_table(scores: CaseScores, reference: CaseScores) -> pd.DataFrame:
+    """``scores`` less ``reference``: a row a case, a column a (class, measure)."""
     _check_pair(scores, reference)
     first, second = scores.set_index(["case", "class"]), reference.set_index(["case", "class"])
     second = second.reindex(first.index)
@@ -163,8 +185,7 @@ def paired_differences(
     known = np.isfinite(first[list(MEASURES)]) & np.isfinite(second[list(MEASURES)])
     for frame in (first, second):
         frame[list(MEASURES)] = frame[list(MEASURES)].where(known)
-    table = _by_case(_with_mean(first.reset_index())) - _by_case(_with_mean(second.reset_index()))
-    return _summary(table, "difference", _resampled_means(table.to_numpy(), bootstrap), bootstrap)
+    return _by_case(_with_mean(first.reset_index())) - _by_case(_with_mean(second.reset_index()))
 
 
 def compare_models(

@@ -25,8 +25,8 @@ def _units(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(("method", "target"), [("direct", 1.2e-2), ("table", 1.2e-2), ("direct", 6e-3)])
 def test_standard_error__95_percent_intervals_cover_92_to_98(method, target):
-    # A table for each seed takes longer: fewer directions.
-    labels, mu, exits = _ball(), {3: 1 / (10 * VOXEL)}, _units(8 if method == "table" else 24)
+    # Reflections share a seed's points: more than eight of them would add little to 200 seeds.
+    labels, mu, exits = _ball(), {3: 1 / (10 * VOXEL)}, _units(8)
     truth = absorption_factors(
         labels, VOXEL, mu, BEAM, exits, target_error=1e-9, max_points=2**17, seed=10**6
     )
@@ -140,6 +140,14 @@ def test_softmax_volumes__errors_hold_together_over_the_length():
     assert together[1] > 0.85
     first, second = (next(softmax_label_volumes(probabilities, 2, correlation_length=1.0)) for _ in "ab")
     np.testing.assert_array_equal(first, second)
+    # Over the whole volume: every draw is of one label here, about as often as the other, a slab like the whole.
+    whole = list(softmax_label_volumes(probabilities, 40, correlation_length=np.inf))
+    assert all(np.ptp(volume) == 0 for volume in whole)
+    assert 8 <= sum(int(volume.flat[0]) for volume in whole) <= 32  # 20 ± 3.2, four
+    slab = list(softmax_label_volumes(probabilities[:, :3], 40, correlation_length=np.inf))
+    np.testing.assert_array_equal([v.flat[0] for v in slab], [v.flat[0] for v in whole])
+    with pytest.raises(InputError, match="correlation_length"):
+        softmax_label_volumes(probabilities, 1, correlation_length=np.nan)
 
 
 @pytest.mark.parametrize(

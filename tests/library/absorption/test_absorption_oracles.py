@@ -41,7 +41,7 @@ def _equatorial(angle: np.ndarray) -> np.ndarray:
 
 # What voxels of R/64 do to the body at θ = 0, found with half a million points: where rays graze it, its rim is
 # in steps, and at large µR the rim carries the little that comes through. It is gone by 45°.
-_RIM = {"0.1": 0, "0.5": 0, "1.0": 0, "1.5": 1e-3, "2.0": 4e-3, "3.0": 1.3e-2, "5.0": 6e-2}
+_RIM = {"0.1": 0, "0.5": 0, "1.0": 0, "1.5": 1e-3, "2.0": 4e-3, "3.0": 1.3e-2, "5.0": 6.5e-2}
 
 
 @pytest.mark.parametrize("mu_r", list(_RIM))
@@ -53,14 +53,13 @@ def test_absorption_factors__sphere_and_cylinder_match_the_tables(shared_data, b
     labels, radius = _ball() if body == "sphere" else _cylinder()
     got = absorption_factors(
         labels, VOXEL, {3: float(mu_r) / (radius * VOXEL)},
-        _equatorial(np.zeros(1))[0], _equatorial(2 * theta), max_points=2**16,
+        _equatorial(np.zeros(1))[0], _equatorial(2 * theta),
     )  # fmt: skip
-    relative = got.standard_error / got.a
-    # The target is met but where A is below 1/20; three standard errors over the 19 angles of a draw.
-    assert np.all(got.converged | (float(mu_r) > 1))
-    allowed = 1e-3 + 3 * np.maximum(relative - 5e-4, 0) + _RIM[mu_r] * np.exp(-theta / np.radians(12))
-    # Beyond µR = 1 the rough surface adds up to 0.15 % at every angle, always to the bright side.
-    allowed += 1e-3 if float(mu_r) > 1 else 5e-4
+    assert np.all(got.converged)
+    # Three standard errors, and the voxels: beyond µR = 1 the rough surface adds 0.1 to 0.3 % at every angle,
+    # always to the bright side (found with three seeds, and with 2¹⁸ points spread evenly).
+    rough = 5e-4 if float(mu_r) <= 1 else 3e-3
+    allowed = 3 * got.standard_error / got.a + rough + _RIM[mu_r] * np.exp(-theta / np.radians(12))
     assert np.all(np.abs(got.a / want - 1) < allowed)
 
 
@@ -99,8 +98,8 @@ def test_absorption_factors__two_materials_in_concentric_spheres():
     assert got.a[0] == pytest.approx(want, rel=2e-3)
 
 
-@pytest.mark.parametrize("mu_t", [0.5, 20.0, 300.0])
-def test_absorption_factors__slab_in_reflection_to_the_limit_of_total_absorption(mu_t):
+@pytest.mark.parametrize(("mu_t", "max_points"), [(0.5, 2**17), (20.0, 2**17), (300.0, 2**20)])
+def test_absorption_factors__slab_in_reflection_to_the_limit_of_total_absorption(mu_t, max_points):
     # (1 − e^(−µt(a+b)))/(µt(a+b)) tends to 1/(µt(a+b)): a skin that is thinner than a voxel reflects.
     labels = np.zeros((41, 8, 41), dtype=np.uint8)
     labels[:, :, :] = 1
@@ -110,12 +109,11 @@ def test_absorption_factors__slab_in_reflection_to_the_limit_of_total_absorption
     beam = np.array([0, np.cos(into), np.sin(into)])
     exits = np.array([[np.sin(out), -np.cos(out), 0]])
     steep = mu_t * (1 / np.cos(into) + 1 / np.cos(out))
-    got = absorption_factors(labels, VOXEL, mu, beam, exits)
+    # At µt = 300 light comes from 1/90 of a voxel's depth, in cells that are cubes: that takes more points.
+    got = absorption_factors(labels, VOXEL, mu, beam, exits, max_points=max_points)
     want = (1 - math.exp(-steep)) / steep
+    assert got.converged[0]
     assert abs(got.a[0] - want) < 4 * got.standard_error[0]
-    # At µt = 20 and 300 light comes from one voxel's depth and 1/90 of it: the cap on points is reached, and said.
-    assert got.standard_error[0] < {0.5: 5e-4, 20.0: 5e-3, 300.0: 6e-2}[mu_t] * want * 1.01
-    assert got.converged[0] == (mu_t == 0.5)
 
 
 def test_absorption_factors__gap_of_air_between_two_crystals_does_not_absorb():

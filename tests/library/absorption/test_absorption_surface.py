@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tomoforge.absorption.illumination import BeamProfile
 from tomoforge.absorption.surface import absorption_surface, surface_directions, surface_picture
 from tomoforge.errors import InputError
 
@@ -37,6 +38,25 @@ def test_absorption_surface__plate_is_dark_in_its_plane():
     assert first == second
     picture = Image.open(io.BytesIO(first))
     assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+    marked = surface_picture(surface, beam, reach=0.8)
+    assert marked != first and marked == surface_picture(surface, beam, reach=0.8)
+
+
+def test_surface_picture__of_a_flat_surface_has_no_lines_of_noise():
+    flat = 0.5 * (1 + 1e-5 * np.random.default_rng(1).standard_normal((2, 15, 15)))
+    assert Image.open(io.BytesIO(surface_picture(flat, np.array([0, 1.0, 0]), reach=np.pi / 2))).size[0] > 500
+
+
+def test_absorption_surface__small_beam_sees_another_part_of_the_crystal():
+    labels = np.zeros((15, 15, 15), dtype=np.uint8)
+    labels[3:12, 3:12, 3:12] = 3
+    arguments = (labels, VOXEL, {3: 1e5}, np.array([0, 1.0, 0]))
+    whole = absorption_surface(*arguments, rows=9, target_error=2e-2)
+    middle = absorption_surface(
+        *arguments, rows=9, target_error=2e-2, profile=BeamProfile("top_hat", 1e-6, 1e-6)
+    )
+    # Along z the ray leaves the middle by half the cube; from the whole cube by as much only in the mean.
+    assert middle[0, 4, 4] < whole[0, 4, 4]
 
 
 def test_absorption_surface__refuses():

@@ -16,6 +16,7 @@ from tomoforge.segmentation.evaluation import (
     MEASURES,
     SCORE_COLUMNS,
     Bootstrap,
+    case_differences,
     check_scores,
     compare_models,
     evaluate_case,
@@ -231,6 +232,20 @@ def test_paired_differences__mean_of_classes_is_over_the_same_classes():
         {"loop": [0.5, 0.5], "crystal": [0.5, 0.5]}, precision={"loop": [0.2, 0.2], "crystal": [0.8, 0.8]}
     )
     assert row_of(paired_differences(new, old), "mean", "precision")["difference"] == 0
+
+
+def test_case_differences__are_what_the_means_are_made_of():
+    new = scores_of({"crystal": [0.9, 0.7, NAN], "loop": [0.4, NAN, 0.6]})
+    old = scores_of({"crystal": [0.8, 0.9, 0.5], "loop": [0.5, NAN, 0.3]})
+    found = case_differences(new, old)
+    assert list(found.columns[:2]) == ["case", "class"] and set(MEASURES) <= set(found.columns)
+    crystal = found[found["class"] == "crystal"]["iou"].tolist()
+    assert crystal == pytest.approx([0.1, -0.2, 0.5])  # rightly nothing counts as 1
+    assert found[found["class"] == "loop"]["iou"].isna().tolist() == [False, True, False]
+    means = paired_differences(new, old)
+    for name in ("crystal", "loop", "mean"):
+        # Sums of a handful of float64 in another order.
+        assert found[found["class"] == name]["iou"].mean() == pytest.approx(row_of(means, name)["difference"])
 
 
 def test_paired_differences__refuse_other_cases_classes_and_truths():

@@ -18,13 +18,15 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from tomoforge.errors import InputError, StorageError
 from tomoforge.storage import write_json_atomic
 
-Verdict = Literal["approved", "rejected"]
-VERDICTS: tuple[Verdict, ...] = ("approved", "rejected")
+DECISIONS = "annotation/decisions.jsonl"  # within the workspace
+# Only approved labels train. Rejected ones are never to be; those that need correction stay worth a person's time.
+Verdict = Literal["approved", "rejected", "needs correction"]
+VERDICTS: tuple[Verdict, ...] = ("approved", "rejected", "needs correction")
 
 
 @dataclass(frozen=True)
@@ -101,15 +103,22 @@ class Approvals:
         with self._held():
             return self._read()[0]
 
+    def history(self, checksum: str) -> list[Decision]:
+        """All decisions on the labels with this content, oldest first; the last one stands."""
+        return [decision for decision in self.decisions() if decision.checksum == checksum]
+
     def standing(self, checksum: str) -> Decision | None:
         """The last decision on the labels with this content, None if nobody has looked at them."""
-        found = [decision for decision in self.decisions() if decision.checksum == checksum]
+        found = self.history(checksum)
         return found[-1] if found else None
+
+    def last(self) -> dict[str, Decision]:
+        """Content of labels → the last decision on it, the one that stands."""
+        return {decision.checksum: decision for decision in self.decisions()}
 
     def approved(self) -> dict[str, Decision]:
         """Content of labels → the decision, where the last one approved them."""
-        last = {decision.checksum: decision for decision in self.decisions()}
-        return {checksum: d for checksum, d in last.items() if d.verdict == "approved"}
+        return {checksum: d for checksum, d in self.last().items() if d.verdict == "approved"}
 
     def head(self) -> str | None:
         """Hash of the last decision: kept elsewhere, it testifies to all of them. None if there is none."""
@@ -190,9 +199,18 @@ class Approvals:
     def _held(self) -> Iterator[None]:
         """One process at a time; the lock is the kernel's and dies with its holder."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path.with_name(f"{self.path.name}.lock"), "w") as lock:
+        with _opened(self.path.with_name(f"{self.path.name}.lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _opened(lock: Path) -> IO[str]:
+    try:
+        return open(lock, "w")
+    except OSError:
+        if not lock.exists():
+            raise
+        return open(lock)  # who may only read the folder waits for its writers all the same
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from tests.library.segmentation.children import ended, start
+from tomoforge.approvals import Approvals
 from tomoforge.errors import InputError, StorageError
-from tomoforge.segmentation.approvals import Approvals
 
 A, B = "a" * 64, "b" * 64
 
@@ -66,7 +66,7 @@ def _edit(lines):
 
 def _resealed(lines):
     """A line changed together with its own hash, as somebody who read the code would."""
-    from tomoforge.segmentation.approvals import _line, _sealed
+    from tomoforge.approvals import _line, _sealed
 
     record = json.loads(lines[0])
     record.pop("sha256")
@@ -117,7 +117,7 @@ def test_approvals__tampering_is_seen(approvals, tamper):
 
 def test_approvals__a_line_put_in_before_a_record_that_knows_of_none_is_seen(approvals):
     """Even where hashes were computed anew, a record that says nothing of a torn line may not follow one."""
-    from tomoforge.segmentation.approvals import _line, _sealed
+    from tomoforge.approvals import _line, _sealed
 
     content = approvals.path.read_bytes() + b"something else\n"
     last = vars(approvals.decisions()[-1])
