@@ -79,8 +79,13 @@ class CrystalStrata:
         before = self.cumulative[block] - rank  # crystal voxels from the wanted one to the block's end
         voxels = _voxels_of_rank(self.labels, self.is_crystal, self.blocks[block], before, _MORTON_IN_BLOCK)
         # What is left of the way along the curve is the way through the voxel, to its 2⁻⁸; there at random.
-        inside = _demorton(np.minimum((along - rank) * _CELLS, _CELLS - 1).astype(np.int64))
-        return voxels + ((inside + rng.random((count, 3))) / 2**_FINE - 0.5)
+        return voxels + points_along_curve(along - rank, rng)
+
+
+def points_along_curve(through: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Points (n, 3) float64 about a voxel's centre, ``through`` (n,) 0 … 1 of the way along the curve in it."""
+    inside = _demorton(np.minimum(through * _CELLS, _CELLS - 1).astype(np.int64))
+    return (inside + rng.random((len(through), 3))) / 2**_FINE - 0.5
 
 
 def crystal_strata(labels: np.ndarray, crystal_label: int | Sequence[int]) -> CrystalStrata:
