@@ -1,7 +1,7 @@
 """Compiled volumes and moments of the parts that planes cut from voxels.
 
-``planes`` (row, 7) are those of a ``MixedGrid`` with offsets from their voxels' centres, ``heads`` (voxel,) int64 the first
-row of each voxel. Closed along one axis, Gauss's rule over the other two.
+``planes`` (row, 7) are those of a ``MixedGrid`` with offsets from their voxels' centres, ``heads`` (voxel,)
+int64 the first row of each voxel. Closed along one axis, Gauss's rule over the other two.
 """
 
 from typing import Any
@@ -49,7 +49,7 @@ def plane_shares(
     weights: np.ndarray,
     shares: np.ndarray,
 ) -> None:
-    """Volume (voxel,) of the first label's part of voxels whose planes start at ``heads``, offsets larger by ``shifts``."""
+    """Volume (voxel,) of the first label's part of voxels, offsets more by ``shifts``."""
     for n in numba.prange(len(heads)):
         axis = _steepest(planes[heads[n]])
         total = 0.0

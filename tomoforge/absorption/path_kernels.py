@@ -1,7 +1,7 @@
 """Compiled traversal of label volumes, and the sums over crystal points that need it.
 
-Checked input throughout: ``grid`` (z, y, x) uint8 or a ``MixedGrid``; ``mu`` (label,) float64 per voxel length, ``points``
-(point, 3) float64 corner coordinates (voxel i fills i … i + 1), rays (ray, 3) float64 unit vectors (z, y, x).
+Checked input throughout: ``grid`` (z, y, x) uint8 or a ``MixedGrid``; ``mu`` (label,) float64 per voxel length;
+``points`` (point, 3) float64 corner coordinates (voxel i fills i … i + 1), rays (ray, 3) float64 unit vectors.
 Points 2k and 2k + 1 are two draws from one stratum. Each ray or reflection belongs to one thread, so that
 the bytes are the same for any number of threads.
 """

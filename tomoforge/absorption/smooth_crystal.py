@@ -34,8 +34,9 @@ _ORDER = _order_in_block()
 class SmoothStrata:
     """The crystal's voxels in Morton order, as blocks of 8³ voxels.
 
-    grid : corner coordinates; is_crystal : (256,) bool, by label; weights : (row,) int64, crystal in the cut
-    voxel whose planes start there, in 1/65536; blocks : (block, 3) int64; cumulative : (block,) int64, crystal up to and including each block.
+    grid : corner coordinates; is_crystal : (256,) bool, by label; weights : (row,) int64, crystal in the cut voxel
+    whose planes start there, in 1/65536; blocks : (block, 3) int64; cumulative : (block,) int64, crystal up to and
+    including each block.
     """
 
     grid: MixedGrid

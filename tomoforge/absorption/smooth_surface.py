@@ -36,8 +36,9 @@ def smooth_surface(labels: np.ndarray) -> MixedGrid:
 
     Notes
     -----
-    On a ball of 64 voxels radius the surface is 0.02 voxels rms off the sphere, where steps are 0.3 off. Memory: 4 bytes
-    for each voxel and about 150 for each with another label beside it. The same bytes for any number of threads.
+    On a ball of 64 voxels radius the surface is 0.02 voxels rms off the sphere, where steps are 0.3 off. Memory:
+    4 bytes for each voxel and about 150 for each with another label beside it. The bytes are the same for any number
+    of threads.
     """
     codes = labels.astype(np.int32)
     count = candidates(labels, codes, np.empty((0, 3), dtype=np.int32))

@@ -170,11 +170,13 @@ def _patch(
         # the fit's own measure, then the next.
         worst = 0.0
         for turn in range(_TURNS):
-            missed, excess = 0, 0.0
+            missed = 0
+            excess = 0.0
             for n in range(count):
                 off = _polynomial(vector, work[n, 0], work[n, 1]) - work[n, 2]
                 if abs(off) > abs(excess):
-                    missed, excess = n, off
+                    missed = n
+                    excess = off
             worst = abs(excess)
             if worst <= 0.5 + _TOLERANCE or worst > _HOPELESS or turn == _TURNS - 1:
                 break
@@ -184,9 +186,9 @@ def _patch(
             leverage = 0.0
             for m in range(terms):
                 leverage += basis[m] * change[m]
-            step = (excess - 0.5 if excess > 0.0 else excess + 0.5) / leverage
+            amount = (excess - 0.5 if excess > 0.0 else excess + 0.5) / leverage
             for m in range(terms):
-                vector[m] -= step * change[m]
+                vector[m] -= amount * change[m]
         for m in range(1, terms):
             vector[m] /= wanted if m < _LINEAR else wanted * wanted
         guess[:] = vector

@@ -221,8 +221,8 @@ def choose_patches(
 ) -> None:
     """For every candidate the patch that suits it best, or the two or three that meet in it at an edge.
 
-    chosen : (candidate, 3) int32, −1 for none; bends : (candidate,) int8, 1 where the voxel's own label is behind all of
-    them, −1 where the other one is; others : (candidate,) uint8, the label beyond.
+    chosen : (candidate, 3) int32, −1 for none; bends : (candidate,) int8, 1 where the voxel's own label is behind all
+    of them, −1 where the other one is; others : (candidate,) uint8, the label beyond.
     """
     for n in numba.prange(len(voxels)):
         bends[n], others[n] = _choose(labels, codes, voxels[n], voxels, axes, radii, patches, chosen[n])
