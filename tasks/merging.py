@@ -209,7 +209,7 @@ def write_corrected(
         write_observations(folder / "corrected.csv", _corrected(found, traced))
         a = traced["absorption_factor"]
         (folder / "absorption.cif").write_text(
-            "_exptl_absorpt_correction_type  analytical\n"
+            "_exptl_absorpt_correction_type  numerical\n"
             f"_exptl_absorpt_correction_T_min {a.min():.4f}\n_exptl_absorpt_correction_T_max {a.max():.4f}\n"
             "_exptl_absorpt_process_details  'tomoforge: ray-traced through a labelled tomogram'\n"
         )

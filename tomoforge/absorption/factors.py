@@ -16,6 +16,7 @@ from tomoforge.absorption import paths
 from tomoforge.absorption.illumination import BeamProfile
 from tomoforge.absorption.path_table import path_table
 from tomoforge.absorption.refinement import CONFIDENCE, Estimates, refine
+from tomoforge.absorption.smooth_surface import Surface
 from tomoforge.absorption.traced_sample import Attenuation, traced_sample
 from tomoforge.errors import InputError, MaterialError
 
@@ -84,6 +85,7 @@ def absorption_factors(
     profile: BeamProfile | None = None,
     air_path: float | np.ndarray = 0.0,
     max_points: int = MAX_POINTS,
+    surface: Surface = "voxels",
     progress: Progress | None = None,
 ) -> AbsorptionFactors:
     """A_h = mean over crystal points of exp(−Σ µ_m (L_in,m + L_out,m)) for each reflection.
@@ -105,6 +107,8 @@ def absorption_factors(
     profile : of a beam smaller than the crystal: A is then Σ w T / Σ w over the lit part
     air_path : float or (reflection,) [m], way through label 0 beyond the volume, in and out together
     max_points : int, crystal points at most for one reflection; an odd number is rounded down
+    surface : "voxels" traces the labels as they are, steps and all; "smooth" a body with smooth surfaces of which the
+        labels say where voxel centres lie (``tomoforge.absorption.smooth_surface``)
     progress : called with (reflections finished, reflections)
 
     Returns
@@ -138,7 +142,7 @@ def absorption_factors(
         raise InputError(f"max_points must be at least 2 (a pair), got {max_points}")
     if method not in ("auto", "table", "direct"):
         raise InputError(f'method must be "auto", "table" or "direct", got {method!r}')
-    sample = traced_sample(labels, voxel_size, mu, crystal_label, profile)
+    sample = traced_sample(labels, voxel_size, mu, crystal_label, profile, surface)
     outside = _air_depth(air_path, sample.mu[0] / sample.voxel_size, len(exits))
     cap = max_points - max_points % 2
     found = refine(sample, beams, exits, target_error / CONFIDENCE, cap, seed, method, progress)
@@ -149,7 +153,7 @@ def absorption_factors(
     table = path_table(
         labels, voxel_size, incoming, outgoing,
         crystal_label=crystal_label, n_points=min(_MU_POINTS, cap), background=bool(sample.mu[0] > 0), seed=seed,
-        profile=profile,
+        profile=profile, surface=surface,
     )  # fmt: skip
     error = table.mu_error(mu, sigma)
     outside_error = air * found.a * sigma.get(0, 0.0) * np.broadcast_to(air_path, air.shape)

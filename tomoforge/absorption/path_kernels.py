@@ -1,12 +1,12 @@
 """Compiled traversal of label volumes, and the sums over crystal points that need it.
 
-Checked input throughout: ``grid`` (z, y, x) uint8, ``mu`` (label,) float64 per voxel length, ``points``
-(point, 3) float64 corner coordinates (voxel i fills i … i + 1), rays (ray, 3) float64 unit vectors (z, y, x).
+Checked input throughout: ``grid`` (z, y, x) uint8 or a ``MixedGrid``; ``mu`` (label,) float64 per voxel length;
+``points`` (point, 3) float64 corner coordinates (voxel i fills i … i + 1), rays (ray, 3) float64 unit vectors.
 Points 2k and 2k + 1 are two draws from one stratum. Each ray or reflection belongs to one thread, so that
 the bytes are the same for any number of threads. Where ``grid`` lies on a GPU, so do the tables and ``into``.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -15,39 +15,60 @@ from tomoforge.absorption import kernels_cuda
 from tomoforge.backend import array_module
 from tomoforge.compilation import compiled
 
+_NO_PLANES = np.zeros((0, 7))
 
-def depth_table(grid: np.ndarray, mu: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
+
+class MixedGrid(NamedTuple):
+    """Labels whose voxels may be cut in two by a plane, or by two or three that meet in an edge.
+
+    codes : (z, y, x) int32, a label below 256, else 256 + row of ``planes``; planes : (row, 7) float64, unit normal
+    (z, y, x), normal · point on the plane in corner coordinates, the label of what lies behind this plane and all
+    further ones, the label of the rest of the voxel, the row of the voxel's next plane or −1.
+    """
+
+    codes: np.ndarray
+    planes: np.ndarray
+
+
+Grid = np.ndarray | MixedGrid
+
+
+def _parts(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    return (grid.codes, grid.planes) if isinstance(grid, MixedGrid) else (grid, _NO_PLANES)
+
+
+def depth_table(grid: Grid, mu: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(ray, point) float64 optical depths."""
     if (xp := array_module(grid)) is not np:
         return kernels_cuda.depth_table(xp, grid, mu, points, rays)
     depths = np.empty((len(rays), len(points)))
     if depths.size:
-        _depth_table(grid, mu, points, rays, depths)
+        _depth_table(*_parts(grid), mu, points, rays, depths)
     return depths
 
 
-def transmission_table(grid: np.ndarray, mu: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
+def transmission_table(grid: Grid, mu: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(ray, 2, pair) float32 transmissions exp(−Σ µ L): first points of all pairs, then second ones."""
     if (xp := array_module(grid)) is not np:
         return kernels_cuda.transmission_table(xp, grid, mu, points, rays)
     table = np.empty((len(rays), 2, len(points) // 2), dtype=np.float32)
     if table.size:
-        _transmission_table(grid, mu, points, rays, table)
+        _transmission_table(*_parts(grid), mu, points, rays, table)
     return table
 
 
-def length_table(grid: np.ndarray, used: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
+def length_table(grid: Grid, used: np.ndarray, points: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(material, ray, 2, pair) float32 path lengths in voxels, of the labels ``used`` and no others."""
     if (xp := array_module(grid)) is not np:
         return kernels_cuda.length_table(xp, grid, used, points, rays)
     table = np.empty((len(used), len(rays), 2, len(points) // 2), dtype=np.float32)
     if table.size:
-        _length_table(grid, used, points, rays, table)
+        _length_table(*_parts(grid), used, points, rays, table)
     return table
 
 
 def pair_sums(
-    grid: np.ndarray,
+    grid: Grid,
     mu: np.ndarray,
     points: np.ndarray,
     into: np.ndarray,
@@ -68,8 +89,22 @@ def pair_sums(
     total, squares, cross = np.empty(len(outgoing)), np.empty(len(outgoing)), np.zeros(len(outgoing))
     lifted = np.zeros((len(outgoing), lift.shape[1]))
     if len(outgoing):
-        _pair_sums(grid, mu, points, into, weight, row, outgoing, lift, total, squares, lifted, cross)
+        _pair_sums(
+            *_parts(grid), mu, points, into, weight, row, outgoing, lift, total, squares, lifted, cross
+        )
     return total, squares, lifted, cross
+
+
+def material_lengths(
+    grid: Grid,
+    points: np.ndarray,
+    rays: np.ndarray,
+    full_shape: np.ndarray,
+    origin: np.ndarray,
+    lengths: np.ndarray,
+) -> None:
+    """Add to ``lengths`` (point, ray, material), in voxels; the rest of the chord to the full box is label 0."""
+    _material_lengths(*_parts(grid), points, rays, full_shape, origin, lengths)
 
 
 @compiled(inline=True)
@@ -102,12 +137,19 @@ def _box_interval(start: np.ndarray, ray: np.ndarray, low: Any, high: Any) -> An
 
 
 @compiled()
-def _walk(grid: np.ndarray, start: np.ndarray, ray: np.ndarray, mu: np.ndarray, lengths: np.ndarray) -> Any:
-    """Walk one ray to the edge of ``grid``. Returns (Σ µ L, t on entry, t on exit), all in voxels.
+def _walk(
+    codes: np.ndarray,
+    planes: np.ndarray,
+    start: np.ndarray,
+    ray: np.ndarray,
+    mu: np.ndarray,
+    lengths: np.ndarray,
+) -> Any:
+    """Walk one ray to the edge of the grid. Returns (Σ µ L, t on entry, t on exit), all in voxels.
 
     With ``lengths`` of size 0 only the depth is summed; else length per label is added to it.
     """
-    nz, ny, nx = grid.shape
+    nz, ny, nx = codes.shape
     z, y, x = start[0], start[1], start[2]
     begin = 0.0
     if not (0.0 <= z <= nz and 0.0 <= y <= ny and 0.0 <= x <= nx):
@@ -120,7 +162,7 @@ def _walk(grid: np.ndarray, start: np.ndarray, ray: np.ndarray, mu: np.ndarray, 
     iz, sz, tz, pz, left_z = _axis(z, ray[0], nz)
     iy, sy, ty, py, left_y = _axis(y, ray[1], ny)
     ix, sx, tx, px, left_x = _axis(x, ray[2], nx)
-    flat = grid.reshape(-1)
+    flat = codes.reshape(-1)
     at = (iz * ny + iy) * nx + ix
     stride_z, stride_y = sz * ny * nx, sy * nx
     keep = lengths.size > 0
@@ -145,28 +187,48 @@ def _walk(grid: np.ndarray, start: np.ndarray, ray: np.ndarray, mu: np.ndarray, 
             at += stride_z
             left_z -= 1
             left = left_z
-        depth += mu[label] * (ahead - t)
-        if keep:
-            lengths[label] += ahead - t
+        if label >= 256:  # never in uint8, and the compiler knows
+            row = label - 256
+            first, second = int(planes[row, 4]), int(planes[row, 5])
+            low, high = t, ahead
+            while row >= 0:  # what is behind all planes is of the first label
+                off = planes[row, 0] * z + planes[row, 1] * y + planes[row, 2] * x - planes[row, 3]
+                slope = planes[row, 0] * ray[0] + planes[row, 1] * ray[1] + planes[row, 2] * ray[2]
+                if slope > 0.0:
+                    high = min(high, -off / slope)
+                elif slope < 0.0:
+                    low = max(low, -off / slope)
+                elif off > 0.0:
+                    high = low
+                row = int(planes[row, 6])
+            behind = max(high - low, 0.0)
+            depth += mu[first] * behind + mu[second] * (ahead - t - behind)
+            if keep:
+                lengths[first] += behind
+                lengths[second] += ahead - t - behind
+        else:
+            depth += mu[label] * (ahead - t)
+            if keep:
+                lengths[label] += ahead - t
         t = ahead
         if left == 0:
             return depth, begin, begin + t
 
 
 @compiled(parallel=True)
-def material_lengths(
-    grid: np.ndarray,
+def _material_lengths(
+    codes: np.ndarray,
+    planes: np.ndarray,
     points: np.ndarray,
     rays: np.ndarray,
     full_shape: np.ndarray,
     origin: np.ndarray,
     lengths: np.ndarray,
 ) -> None:
-    """Add to ``lengths`` (point, ray, material), in voxels; the rest of the chord to the full box is label 0."""
     no_mu = np.zeros(256)
     for index in numba.prange(len(points) * len(rays)):
         p, d = index // len(rays), index % len(rays)
-        _, enters, leaves = _walk(grid, points[p], rays[d], no_mu, lengths[p, d])
+        _, enters, leaves = _walk(codes, planes, points[p], rays[d], no_mu, lengths[p, d])
         # Outside the crop there is background only: its share is the rest of the chord.
         _, chord = _box_interval(points[p], rays[d], -origin, full_shape - origin)
         lengths[p, d, 0] += max(chord - (leaves - enters), 0.0)
@@ -174,43 +236,59 @@ def material_lengths(
 
 @compiled(parallel=True)
 def _depth_table(
-    grid: np.ndarray, mu: np.ndarray, points: np.ndarray, rays: np.ndarray, depths: np.ndarray
+    codes: np.ndarray,
+    planes: np.ndarray,
+    mu: np.ndarray,
+    points: np.ndarray,
+    rays: np.ndarray,
+    depths: np.ndarray,
 ) -> None:
     nothing = np.zeros(0)
     for index in numba.prange(len(rays) * len(points)):
         d, p = index // len(points), index % len(points)
-        depth, _, _ = _walk(grid, points[p], rays[d], mu, nothing)
+        depth, _, _ = _walk(codes, planes, points[p], rays[d], mu, nothing)
         depths[d, p] = depth
 
 
 @compiled(parallel=True)
 def _transmission_table(
-    grid: np.ndarray, mu: np.ndarray, points: np.ndarray, rays: np.ndarray, table: np.ndarray
+    codes: np.ndarray,
+    planes: np.ndarray,
+    mu: np.ndarray,
+    points: np.ndarray,
+    rays: np.ndarray,
+    table: np.ndarray,
 ) -> None:
     nothing = np.zeros(0)
     for index in numba.prange(len(rays) * len(points)):
         d, p = index // len(points), index % len(points)
-        depth, _, _ = _walk(grid, points[p], rays[d], mu, nothing)
+        depth, _, _ = _walk(codes, planes, points[p], rays[d], mu, nothing)
         table[d, p % 2, p // 2] = np.exp(-depth)
 
 
 @compiled(parallel=True)
 def _length_table(
-    grid: np.ndarray, used: np.ndarray, points: np.ndarray, rays: np.ndarray, table: np.ndarray
+    codes: np.ndarray,
+    planes: np.ndarray,
+    used: np.ndarray,
+    points: np.ndarray,
+    rays: np.ndarray,
+    table: np.ndarray,
 ) -> None:
     no_mu = np.zeros(256)
     for d in numba.prange(len(rays)):
         lengths = np.empty(256)
         for p in range(len(points)):
             lengths[:] = 0.0
-            _walk(grid, points[p], rays[d], no_mu, lengths)
+            _walk(codes, planes, points[p], rays[d], no_mu, lengths)
             for m in range(len(used)):
                 table[m, d, p % 2, p // 2] = lengths[used[m]]
 
 
 @compiled(parallel=True)
 def _pair_sums(
-    grid: np.ndarray,
+    codes: np.ndarray,
+    planes: np.ndarray,
     mu: np.ndarray,
     points: np.ndarray,
     into: np.ndarray,
@@ -229,9 +307,9 @@ def _pair_sums(
         sum_, sum_squares, sum_cross = 0.0, 0.0, 0.0
         beam = row[r]
         for s in range(len(points) // 2):
-            depth, _, _ = _walk(grid, points[2 * s], outgoing[r], mu, nothing)
+            depth, _, _ = _walk(codes, planes, points[2 * s], outgoing[r], mu, nothing)
             first = into[beam, 2 * s] * np.exp(-depth)
-            depth, _, _ = _walk(grid, points[2 * s + 1], outgoing[r], mu, nothing)
+            depth, _, _ = _walk(codes, planes, points[2 * s + 1], outgoing[r], mu, nothing)
             second = into[beam, 2 * s + 1] * np.exp(-depth)
             difference = first - second
             sum_ += first + second

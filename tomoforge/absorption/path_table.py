@@ -14,6 +14,7 @@ from tomoforge.absorption.direction_grid import Stencils, distinct_rows, exact_s
 from tomoforge.absorption.illumination import BeamProfile
 from tomoforge.absorption.path_kernels import length_table
 from tomoforge.absorption.quadrature import Quadrature
+from tomoforge.absorption.smooth_surface import Surface
 from tomoforge.absorption.table_kernels import add_weighted_sums, mixed_rows
 from tomoforge.absorption.traced_sample import Attenuation, attenuation_table, traced_sample
 from tomoforge.backend import array_module
@@ -109,10 +110,11 @@ def path_table(
     seed: int = 0,
     profile: BeamProfile | None = None,
     max_bytes: int = MAX_BYTES,
+    surface: Surface = "voxels",
 ) -> PathTable:
     """Trace and keep the lengths for reflections, on a grid of directions where that is fewer rays.
 
-    labels, voxel_size, incoming, outgoing, crystal_label, profile, seed : as for ``absorption_factors``;
+    labels, voxel_size, incoming, outgoing, crystal_label, profile, seed, surface : as for ``absorption_factors``;
     n_points : int, crystal points, 2 at least; cells : int, grid cells to a right angle; background : whether
     label 0 absorbs and so is kept too, to the volume's edge; max_bytes : int, of the lengths at most.
 
@@ -124,7 +126,7 @@ def path_table(
     distinct, row = distinct_rows(np.broadcast_to(beams, exits.shape))
     grid = paths.label_grid(labels)
     absorbs = {label: 1.0 for label in paths.present_labels(grid) if label or background}
-    sample = traced_sample(labels, voxel_size, absorbs, crystal_label, profile)
+    sample = traced_sample(labels, voxel_size, absorbs, crystal_label, profile, surface)
     arriving, leaving = _fewer(-distinct, cells), _fewer(exits, cells)
     needed = 4 * len(absorbs) * (len(arriving.nodes) + len(leaving.nodes)) * n_points
     if needed > max_bytes:

@@ -1,7 +1,8 @@
 """Exact path lengths of straight rays through a label volume, by voxel traversal.
 
 Rays start at points inside the volume and run to its edge. Every crossing of a voxel face is visited, so
-the only error is that of the voxels themselves: no step length, no interpolation.
+the only error is that of the voxels themselves: no step length, no interpolation. With ``surface="smooth"`` so is
+every crossing of the planes that cut voxels (``tomoforge.absorption.smooth_surface``).
 
 Points are index coordinates in array order (z, y, x) as in ``tomoforge.geometry``: voxel (i, j, k) has its
 centre at (i, j, k) and fills i ± ½, j ± ½, k ± ½. Directions are unit vectors (z, y, x).
@@ -9,10 +10,13 @@ centre at (i, j, k) and fills i ± ½, j ± ½, k ± ½. Directions are unit vec
 References: J. Amanatides, A. Woo, "A fast voxel traversal algorithm for ray tracing", Eurographics 1987.
 """
 
+from typing import Any
+
 import numpy as np
 
 from tomoforge.absorption import kernels_cuda
-from tomoforge.absorption.path_kernels import depth_table, material_lengths
+from tomoforge.absorption.path_kernels import Grid, MixedGrid, depth_table, material_lengths
+from tomoforge.absorption.smooth_surface import Surface, cut_box, smooth_surface
 from tomoforge.backend import array_module, to_host
 from tomoforge.errors import InputError
 
@@ -27,6 +31,7 @@ def path_lengths(
     points: np.ndarray,
     directions: np.ndarray,
     n_materials: int,
+    surface: Surface = "voxels",
 ) -> np.ndarray:
     """Length in each material of the ray from every point along every direction to the volume's edge.
 
@@ -37,6 +42,7 @@ def path_lengths(
     points : (point, 3) float, index coordinates (z, y, x), inside the volume
     directions : (direction, 3) float, unit vectors (z, y, x)
     n_materials : int
+    surface : "voxels" traces the labels as they are, steps and all; "smooth" the smooth body behind them
 
     Returns
     -------
@@ -62,9 +68,9 @@ def path_lengths(
             f"n_materials must exceed the largest label {int(grid.max())}, got {n_materials}; "
             "is there a label of another file's convention?"
         )
-    if (xp := array_module(labels)) is not np:
+    if (xp := array_module(labels)) is not np and surface == "voxels":
         return kernels_cuda.material_lengths(xp, xp.asarray(grid), n_materials, start, rays) * size
-    inner, origin = crop(grid, grid != 0)
+    inner, origin = traced_box(grid, np.arange(256) > 0, surface)
     lengths = np.zeros((len(start), len(rays), n_materials))
     if start.size and rays.size:
         material_lengths(inner, start - origin, rays, np.array(grid.shape), np.array(origin), lengths)
@@ -77,12 +83,14 @@ def optical_depths(
     mu: np.ndarray,
     points: np.ndarray,
     directions: np.ndarray,
+    surface: Surface = "voxels",
 ) -> np.ndarray:
     """Optical depth Σ µ_m L_m of the ray from every point along every direction to the volume's edge.
 
     labels : (z, y, x) integers; voxel_size : float [m]; mu : (label,) float64 [1/m]; points : (point, 3)
-    index coordinates; directions : (direction, 3) unit vectors. Returns (direction, point) float64, on the GPU of
-    the labels, if they lie on one. Raises InputError as ``path_lengths`` does.
+    index coordinates; directions : (direction, 3) unit vectors; surface : as for ``path_lengths``.
+    Returns (direction, point) float64, on the GPU of the labels, if they lie on one. Raises InputError as
+    ``path_lengths`` does.
 
     Notes: the product of ``path_lengths`` with ``mu``, without keeping the lengths.
     """
@@ -92,8 +100,10 @@ def optical_depths(
     rays = unit_vectors("directions", directions)
     if grid.size and int(grid.max()) >= table.size:
         raise InputError(f"mu must have an entry for label {int(grid.max())}, got {table.size} entries")
-    inner, origin = crop(grid, (table != 0)[grid])
-    return depth_table(array_module(labels).asarray(inner), table, start - origin, rays)
+    matters = np.zeros(256, dtype=bool)
+    matters[: table.size] = table[:256] != 0
+    inner, origin = traced_box(grid, matters, surface)
+    return depth_table(beside(labels, inner), table, start - origin, rays)
 
 
 def label_grid(labels: np.ndarray) -> np.ndarray:
@@ -156,6 +166,23 @@ def checked_points(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             f"{array[first].tolist()} at index {first}; are they in metres?"
         )
     return corner
+
+
+def traced_box(grid: np.ndarray, matters: np.ndarray, surface: Surface) -> tuple[Grid, np.ndarray]:
+    """What rays are traced through, cropped to the labels of the mask ``matters`` (256,), and its origin (3,).
+
+    Raises InputError for another ``surface`` than "voxels" and "smooth".
+    """
+    if surface == "smooth":
+        return cut_box(smooth_surface(grid), matters)
+    if surface != "voxels":
+        raise InputError(f'surface must be "voxels" or "smooth", got {surface!r}')
+    return crop(grid, matters[grid])
+
+
+def beside(labels: Any, box: Grid) -> Any:
+    """``box`` on the GPU of ``labels``, if they lie on one; what planes cut is traced on the host."""
+    return box if isinstance(box, MixedGrid) else array_module(labels).asarray(box)
 
 
 def crop(grid: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

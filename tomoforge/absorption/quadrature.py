@@ -9,7 +9,9 @@ makes the error five times smaller, where ten times as many points would be need
 References: W. G. Cochran, Sampling Techniques, 3rd ed. (1977), ch. 7 (regression estimates), 5.31 (pairs).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -136,20 +138,61 @@ class CrystalMoments:
     means: np.ndarray
 
 
+class Strata(Protocol):
+    """What points are drawn from: ``CrystalStrata``, or the same with parts of voxels."""
+
+    @property
+    def voxels(self) -> int:
+        """Volume of the crystal in voxels."""
+        ...
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """One point from each of ``count`` equal strata: (count, 3) float64 index coordinates."""
+        ...
+
+    @property
+    def whole(self) -> CrystalStrata:
+        """All voxels that hold crystal, each counted as if it were crystal throughout."""
+        ...
+
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """(point,) float64, 1 for corner coordinates (point, 3) in the crystal and 0 in the rest of ``whole``."""
+        ...
+
+
 def crystal_moments(strata: CrystalStrata) -> CrystalMoments:
     """Means of the monomials of (point − centre)/scale over the crystal, exact for its voxels."""
+    return voxel_moments(strata.labels, strata.is_crystal, strata.blocks)
+
+
+def voxel_moments(
+    labels: np.ndarray,
+    is_crystal: np.ndarray,
+    blocks: np.ndarray,
+    cut: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> CrystalMoments:
+    """As ``crystal_moments``, of the crystal in ``labels`` (z, y, x), within ``blocks`` (block, 3) of 8³ voxels.
+
+    ``cut`` (centre, scale) → (4, 4, 4) adds the integrals over parts of voxels to those over the whole ones.
+    """
     # First about the middle of its blocks, to find its own middle and width.
-    low, high = strata.blocks.min(axis=0) * 8.0, strata.blocks.max(axis=0) * 8.0 + 8
+    low, high = blocks.min(axis=0) * 8.0, blocks.max(axis=0) * 8.0 + 8
     centre, scale = (low + high) / 2, (high - low) / 2
-    rough = _moment_sums(strata.labels, strata.is_crystal, centre, scale) / strata.voxels
+    rough = _moment_sums(labels, is_crystal, centre, scale)
+    if cut is not None:
+        rough = rough + cut(centre, scale)
+    rough = rough / rough[0, 0, 0]
     first = np.array([rough[1, 0, 0], rough[0, 1, 0], rough[0, 0, 1]])
     second = np.array([rough[2, 0, 0], rough[0, 2, 0], rough[0, 0, 2]])
     centre, scale = centre + scale * first, 2 * scale * np.sqrt(second - first**2)
-    sums = _moment_sums(strata.labels, strata.is_crystal, centre, scale) / strata.voxels
+    sums = _moment_sums(labels, is_crystal, centre, scale)
+    if cut is not None:
+        sums = sums + cut(centre, scale)
+    sums = sums / sums[0, 0, 0]
     return CrystalMoments(centre, scale, np.array([sums[tuple(power)] for power in _POWERS]))
 
 
-def crystal_quadrature(strata: CrystalStrata, moments: CrystalMoments, size: int, seed: int) -> Quadrature:
+def crystal_quadrature(strata: Strata, moments: CrystalMoments, size: int, seed: int) -> Quadrature:
     """``size`` points, two in each of size/2 strata; depends on the crystal, ``size`` and ``seed`` only."""
     points = np.empty((size, 3))
     for half in (0, 1):

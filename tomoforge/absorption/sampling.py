@@ -71,6 +71,15 @@ class CrystalStrata:
         """Number of crystal voxels."""
         return int(self.before[-1])
 
+    @property
+    def whole(self) -> "CrystalStrata":
+        """Itself: no voxel holds crystal in part."""
+        return self
+
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """1 for each of the points (point, 3) in the crystal's voxels."""
+        return np.ones(len(points))
+
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """One point from each of ``count`` equal strata: (count, 3) float64 index coordinates."""
         if count < 1:
@@ -95,8 +104,14 @@ class CrystalStrata:
             MORTON_IN_BLOCK,
         )
         # What is left of the way along the curve is the way through the voxel, to its 2⁻⁸.
-        inside = _demorton(np.minimum((along - rank) * _CELLS, _CELLS - 1).astype(np.int64))
-        return voxels + ((inside + jitter) / 2**_FINE - 0.5)
+        return voxels + points_along_curve(along - rank, jitter)
+
+
+def points_along_curve(through: np.ndarray, jitter: np.ndarray) -> np.ndarray:
+    """Points (n, 3) float64 about a voxel's centre, ``through`` (n,) 0 … 1 of the way along the curve in it; ``jitter``
+    (n, 3), 0 … 1, is the place inside the curve's finest cell, 2⁻⁸ of a voxel."""
+    inside = _demorton(np.minimum(through * _CELLS, _CELLS - 1).astype(np.int64))
+    return (inside + jitter) / 2**_FINE - 0.5
 
 
 def crystal_strata(labels: np.ndarray, crystal_label: int | Sequence[int]) -> CrystalStrata:

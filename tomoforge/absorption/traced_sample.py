@@ -8,9 +8,17 @@ import numpy as np
 
 from tomoforge.absorption import paths
 from tomoforge.absorption.illumination import BeamProfile
-from tomoforge.absorption.quadrature import CrystalMoments, Quadrature, crystal_moments, crystal_quadrature
-from tomoforge.absorption.sampling import CrystalStrata, crystal_mask, crystal_strata
-from tomoforge.backend import array_module
+from tomoforge.absorption.path_kernels import MixedGrid
+from tomoforge.absorption.quadrature import (
+    CrystalMoments,
+    Quadrature,
+    Strata,
+    crystal_moments,
+    crystal_quadrature,
+)
+from tomoforge.absorption.sampling import crystal_mask, crystal_strata
+from tomoforge.absorption.smooth_crystal import smooth_moments, smooth_strata
+from tomoforge.absorption.smooth_surface import Surface
 from tomoforge.errors import MaterialError
 
 Attenuation = Mapping[int, float] | Sequence[float] | np.ndarray
@@ -21,14 +29,14 @@ class TracedSample:
     """What the estimates need, made once for a call.
 
     grid : (z, y, x) uint8, the box that holds all that absorbs or diffracts, on the GPU of the labels if they lie
-    on one; mu : (label,) float64 per voxel length; voxel_size : float [m]; profile : of the beam, or None for one
-    that bathes the crystal; profile_centre : (3,) corner coordinates in the box.
+    on one; or cut by planes, on the host; mu : (label,) float64 per voxel length; voxel_size : float [m]; profile :
+    of the beam, or None for one that bathes the crystal; profile_centre : (3,) corner coordinates in the box.
     """
 
     grid: Any
     mu: np.ndarray
     voxel_size: float
-    strata: CrystalStrata
+    strata: Strata
     moments: CrystalMoments
     profile: BeamProfile | None
     profile_centre: np.ndarray
@@ -50,6 +58,7 @@ def traced_sample(
     mu: Attenuation,
     crystal_label: int | Sequence[int],
     profile: BeamProfile | None = None,
+    surface: Surface = "voxels",
 ) -> TracedSample:
     """Check and crop. Raises InputError and MaterialError as ``absorption_factors`` does."""
     grid = paths.label_grid(labels)
@@ -57,12 +66,15 @@ def traced_sample(
     table = attenuation_table(grid, mu) * size
     matters = crystal_mask(crystal_label)
     matters[: table.size] |= table > 0
-    box, origin = paths.crop(grid, matters[grid])
+    box, origin = paths.traced_box(grid, matters, surface)
     middle = np.array(grid.shape) / 2
     if profile is not None and profile.centre is not None:
         middle = np.array(profile.centre, dtype=np.float64) + 0.5
+    if isinstance(box, MixedGrid):
+        smooth = smooth_strata(box, crystal_label)
+        return TracedSample(box, table, size, smooth, smooth_moments(smooth), profile, middle - origin)
     strata = crystal_strata(box, crystal_label)
-    traced = array_module(labels).asarray(box)  # strata and moments stay on the host
+    traced = paths.beside(labels, box)  # strata and moments stay on the host
     return TracedSample(traced, table, size, strata, crystal_moments(strata), profile, middle - origin)
 
 
