@@ -136,7 +136,11 @@ def _difference_histogram(
     difference: np.ndarray, reference: str
 ) -> alt.Chart | alt.LayerChart | alt.FacetChart:
     frame = histogram_table({"difference": difference})
-    zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(color="#888888", strokeDash=[4, 3], aria=False).encode(x="x:Q")
+    zero = (
+        alt.Chart(pd.DataFrame({"x": [0.0]}))
+        .mark_rule(color="#888888", strokeDash=[4, 3], aria=False)
+        .encode(x="x:Q")
+    )
     bars = (
         alt.Chart(frame)
         .mark_bar(color=charts.COLOURS[2])

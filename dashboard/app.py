@@ -30,7 +30,7 @@ page = st.navigation(
 )
 
 with st.sidebar:
-    st.caption("Read-only view of what the flows have published. Reload for newer results.")
+    st.caption("What the flows have published, and what people decide of it. Reload for newer results.")
 
 try:
     page.run()

@@ -5,7 +5,7 @@ shape too. Frames have plain column names; the axes say what they are.
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import altair as alt
 import pandas as pd
@@ -22,7 +22,7 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [12, 3])
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 
 # Lines beside the points say nothing of their own: left out of what a screen reader is told.
-_LINE = {"color": "#888888", "strokeDash": [4, 3], "aria": False}
+_LINE: dict[str, Any] = {"color": "#888888", "strokeDash": [4, 3], "aria": False}
 _LEGEND = alt.Legend(orient="top", columns=1, labelLimit=280)
 _ROW_PX, _AXIS_PX, _LEGEND_PX = 26, 84, 52  # Streamlit fits axes and legend into the height of a chart
 _FACET_PX = 540  # panels in rows do not stretch; beside their labels this fits a page of 1280 px
@@ -53,7 +53,7 @@ def show_curve(item: Published, name: str) -> None:
     names = {str(column): label(str(column)) for column in frame.columns[1:]}
     long = frame.rename(columns=names).melt(id_vars=first, var_name="curve", value_name="value")
     told = item.tables[name][1]
-    draw(curves(long, first, "value", x_title=label(first), y_title="", group="curve"), told)
+    draw(curves(long, first, "value", x_title=label(first), y_title="value", group="curve"), told)
 
 
 def intervals(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, view
+from dashboard import charts, data, view
 from dashboard.doubts import doubts, show_doubts
 from dashboard.vocabulary import KINDS, count, flat, literal, moment, ordered
 from tomoforge.results import Published

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from docs.dashboard_pictures import dashboard_pictures
 from tomoforge.results import Published, list_published
 from tomoforge.storage import Workspace, write_bytes_atomic
 
@@ -14,7 +15,7 @@ FIGURES = Path(__file__).parent / "figures"
 
 
 def main() -> int:
-    """Write docs/figures/overview.png and samples.png; returns the exit status."""
+    """Write overview.png, samples.png and dashboard_*.png under docs/figures; returns the exit status."""
     wanted = (
         ("overview.png", "runs", "overview", ["end_to_end"]),
         (
@@ -32,6 +33,14 @@ def main() -> int:
         if picture is None:
             print(f"error: no {kind} with the picture {name} was published", file=sys.stderr)
             return 1
+        write_bytes_atomic(FIGURES / file, few_colours(picture))
+        print(FIGURES / file)
+    try:
+        pictures = dashboard_pictures(Workspace.default().root)
+    except RuntimeError as error:
+        print(f"error: no pictures of the dashboard: {error}", file=sys.stderr)
+        return 1
+    for file, picture in pictures.items():
         write_bytes_atomic(FIGURES / file, few_colours(picture))
         print(FIGURES / file)
     return 0

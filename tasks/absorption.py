@@ -123,6 +123,7 @@ def _trace_piece(
         target_error=tracing.target_error,
         mu_standard_error=mu_error or None,
         profile=beam_profile(tracing),
+        surface=tracing.surface,
         seed=seed,
     )
     columns = {

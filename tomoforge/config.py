@@ -289,6 +289,11 @@ class TracingSettings(Settings):
     beam_width_um: Positive | None = Field(
         None, description="Its full width [µm]; given together with the height."
     )
+    surface: Literal["voxels", "smooth"] = Field(
+        "voxels",
+        description="Trace the labels' voxels, steps and all, or the smooth body behind them; it matters where rays that "
+        "graze are absorbed strongly.",
+    )
     segmentation_draws: Annotated[int, Field(ge=0, le=1000)] = Field(
         0,
         description="Label volumes drawn from the class probabilities of predicted labels, whose spread in A is the "

@@ -146,6 +146,21 @@ def found(workspace: Workspace, kind: str, folder: Path) -> Artefact:
 
 
 @pytest.mark.timeout(400)
+def test_publish_example__goes_on_from_the_main_job_to_something_of_everything(
+    undisturbed, tmp_path, in_this_process, capsys
+):
+    workspace = tmp_path / "workspace"
+    shutil.copytree(undisturbed, workspace)
+    assert run_here(workspace, "publish_example", *TINY, "--cluster.workers", "1") == 0
+    assert "epochs:" not in "".join(capsys.readouterr())  # the main job was there
+    published = workspace / "published"
+    assert {"runs", "sample_sets", "ingests", "promotions"} <= {folder.name for folder in published.iterdir()}
+    (report,) = (published / "ingests").iterdir()
+    summary = read_published(report).summary
+    assert (summary["imported"], summary["quarantined"]) == (1, 1)  # the forged scan; the damaged one
+
+
+@pytest.mark.timeout(400)
 def test_end_to_end__takes_a_real_scan_through_the_same_rooms(
     undisturbed, shared_data, in_this_process, capsys
 ):
