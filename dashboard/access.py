@@ -123,7 +123,9 @@ def _by_proxy(header: str, values: Sequence[str]) -> Access:
 
 def _by_sign_in(claims: Mapping[str, Any]) -> Access:
     if not is_authlib_installed():
-        return Access(None, "Sign-in is set up, but Authlib is not installed: pip install 'tomoforge[sign-in]'.")
+        return Access(
+            None, "Sign-in is set up, but Authlib is not installed: pip install 'tomoforge[sign-in]'."
+        )
     if not claims.get("is_logged_in"):
         return Access(None, "You can look at everything; sign in to act.", can_sign_in=True)
     name = _identity(claims)

@@ -40,7 +40,7 @@ def dashboard_pictures(workspace: Path) -> Mapping[str, bytes]:
     # Address, what the page shows last, and the text that comes to the top of the picture.
     shots = {
         "dashboard_night.png": ("?hours=720", "What else was made", None),
-        "dashboard_scan.png": (f"scan?{urlencode(segmentation)}", _PROVENANCE, "Segmentation ·"),
+        "dashboard_scan.png": (f"scan?{urlencode(segmentation)}", _PROVENANCE, "Surface in 3-D"),
         "dashboard_absorption.png": (
             f"absorption?{urlencode(correction)}",
             _PROVENANCE,

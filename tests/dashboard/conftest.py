@@ -263,7 +263,9 @@ def _publish_absorption(root: Path) -> None:
         },
         pictures={"histogram": Picture(png(draw), "Transmission of 2400 reflections.")},
         tables={
-            "merging": Table(_merging(), "Merging statistics, overall. Relative differences are from 'truth'."),
+            "merging": Table(
+                _merging(), "Merging statistics, overall. Relative differences are from 'truth'."
+            ),
             "factors": Table(factors, "Absorption factor of each reflection, with its standard error."),
             "factors_by_source": Table(by_source, "Absorption factor by every source of labels."),
             "comparison_truth": Table(comparison, "Against the labels “truth”."),
