@@ -291,8 +291,8 @@ class TracingSettings(Settings):
     )
     surface: Literal["voxels", "smooth"] = Field(
         "voxels",
-        description="Trace the labels' voxels, steps and all, or the smooth body behind them; it matters where rays that "
-        "graze are absorbed strongly.",
+        description="Trace the labels' voxels, steps and all, or the smooth body behind them; it matters where rays "
+        "that graze are absorbed strongly.",
     )
     segmentation_draws: Annotated[int, Field(ge=0, le=1000)] = Field(
         0,
