@@ -60,7 +60,7 @@ def adaptive_estimates(
     found = AdaptiveEstimates(
         np.empty(count), np.empty(count), np.empty(count, dtype=np.int64), np.empty(count)
     )
-    octree = crystal_octree(sample.strata.whole)
+    octree = crystal_octree(sample.strata)
     for r in range(count):
         found.a[r], found.standard_error[r], found.n_points[r], found.illuminated[r] = _estimate(
             sample, octree, beams[r], exits[r], target_error, cap, seed
@@ -86,7 +86,7 @@ def _estimate(
     while True:
         rng = component_rng(seed, "absorption.cells", step)
         depth, weight = _traced(sample, beam, exit_ray, octree.draw(cells, rng))
-        share = cells.volume / octree.strata.voxels
+        share = cells.volume / octree.volume
         lit = float((share * weight.mean(axis=0)).sum())
         a = float((share * (weight * np.exp(-depth)).mean(axis=0)).sum()) / lit if lit > 0 else 0.0
         # Half the difference of the two antithetic pairs, of the ratio Σ w T / Σ w to first order.
@@ -97,7 +97,7 @@ def _estimate(
         claimed = [float(np.sqrt(((share * part) ** 2).sum())) for part in (spread, _DOUBT * expected)]
         error = max(claimed) / lit if lit > 0 else np.inf
         if (foreseen and error <= target_error * a) or last:
-            return a, error, POINTS_IN_CELL * len(share), lit * octree.strata.voxels / sample.strata.voxels
+            return a, error, POINTS_IN_CELL * len(share), lit
         # An error falls as one over the points, or faster, where they go where it comes from.
         needed = _MARGIN * len(share) * error / (target_error * a) if a > 0 else np.inf
         # The cap is reached in two steps: after the first it is known where the last cells are wanted.
@@ -114,9 +114,7 @@ def _traced(
     """Optical depth in and out and the beam's weight, both (4, cell), at points (4, cell, 3)."""
     flat = points.reshape(-1, 3)
     depth = sum(to_host(depth_table(sample.grid, sample.mu, flat, ray[None]))[0] for ray in (-beam, exit_ray))
-    weight = sample.strata.holds(flat)
-    if sample.profile is not None:
-        weight = weight * sample.beam_weights(beam[None], flat)[0]
+    weight = sample.beam_weights(beam[None], flat)[0] if sample.profile is not None else np.ones(len(flat))
     return depth.reshape(points.shape[:2]), weight.reshape(points.shape[:2])
 
 

@@ -10,13 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tomoforge.absorption.sampling import (
-    FINE_BITS,
-    MORTON_IN_BLOCK,
-    CrystalStrata,
-    count_in_blocks,
-    morton_code,
-)
+from tomoforge.absorption.quadrature import Strata
+from tomoforge.absorption.sampling import FINE_BITS, MORTON_IN_BLOCK, morton_code
 
 POINTS_IN_CELL = 4
 _BLOCK_BITS = (len(MORTON_IN_BLOCK) - 1).bit_length()
@@ -46,26 +41,32 @@ class Cells:
 
 @dataclass(frozen=True)
 class CrystalOctree:
-    """strata : of the crystal; codes : (block,) int64 of its blocks on the Morton curve."""
+    """strata : of the crystal, whole voxels or parts; codes : (block,) int64 of its blocks on the Morton curve."""
 
-    strata: CrystalStrata
+    strata: Strata
     codes: np.ndarray
 
     def cells(self, count: int) -> Cells:
         """The whole crystal in ``count`` cells at least, all of one size."""
-        bits = int(max(self.strata.labels.shape) - 1).bit_length()
+        bits = int(max(self.strata.shape) - 1).bit_length()
         root = np.array([3 * bits + FINE_BITS])
-        found = Cells(np.zeros(1, dtype=np.int64), root, np.zeros(1), np.array([float(self.strata.voxels)]))
-        while len(found.code) < count:
+        found = Cells(np.zeros(1, dtype=np.int64), root, np.zeros(1), np.array([self.volume]))
+        while len(found.code) < count and found.level[0] > self.strata.finest:
             found = self.split(found, np.ones(len(found.code), dtype=np.int64))
         return found
 
+    @property
+    def volume(self) -> float:
+        """Of the crystal, in voxels."""
+        return float(self.strata.crystal_before(np.array([len(self.codes)]))[0])
+
     def split(self, cells: Cells, halvings: np.ndarray) -> Cells:
         """Each cell halved ``halvings`` (cell,) times over; parts without crystal are left out."""
-        parts = 1 << np.minimum(halvings, cells.level)
+        halvings = np.minimum(halvings, cells.level - self.strata.finest)
+        parts = 1 << halvings
         parent = np.repeat(np.arange(len(parts)), parts)
         nth = np.arange(len(parent)) - np.repeat(np.cumsum(parts) - parts, parts)
-        level = (cells.level - np.minimum(halvings, cells.level))[parent]
+        level = (cells.level - halvings)[parent]
         code = cells.code[parent] + (nth << level)
         start = self._crystal_before(code)
         volume = self._crystal_before(code + (1 << level)) - start
@@ -77,8 +78,8 @@ class CrystalOctree:
         points = np.empty((POINTS_IN_CELL, len(cells.code), 3))
         for first in (0, 2):
             along, jitter = rng.random(len(cells.code)), rng.random((len(cells.code), 3))
-            points[first] = self.strata.place(cells.start + cells.volume * along, jitter)
-            points[first + 1] = self.strata.place(cells.start + cells.volume * (1 - along), 1 - jitter)
+            points[first] = self.strata.place(cells.start + cells.volume * along, jitter, rng)
+            points[first + 1] = self.strata.place(cells.start + cells.volume * (1 - along), 1 - jitter, rng)
         return points + 0.5
 
     def _crystal_before(self, code: np.ndarray) -> np.ndarray:
@@ -87,18 +88,13 @@ class CrystalOctree:
         wanted = voxel >> _BLOCK_BITS
         block = np.searchsorted(self.codes, wanted)
         inside_block = np.flatnonzero(self.codes[np.minimum(block, len(self.codes) - 1)] == wanted)
-        counts = np.zeros((len(inside_block), 2), dtype=np.int64)
         place = voxel[inside_block] & ((1 << _BLOCK_BITS) - 1)
-        strata = self.strata
-        count_in_blocks(
-            strata.labels, strata.is_crystal, strata.blocks, strata.octets, block[inside_block], place,
-            MORTON_IN_BLOCK, counts,
-        )  # fmt: skip
-        before = strata.before[block].astype(np.float64)
+        counts = self.strata.crystal_at(block[inside_block], place)
+        before = self.strata.crystal_before(block)
         before[inside_block] += counts[:, 0] + inside[inside_block] * counts[:, 1]
         return before
 
 
-def crystal_octree(strata: CrystalStrata) -> CrystalOctree:
+def crystal_octree(strata: Strata) -> CrystalOctree:
     """The octree of a crystal whose voxels are sorted already."""
     return CrystalOctree(strata, morton_code(strata.blocks))

@@ -139,24 +139,30 @@ class CrystalMoments:
 
 
 class Strata(Protocol):
-    """What points are drawn from: ``CrystalStrata``, or the same with parts of voxels."""
+    """What points are drawn from: ``CrystalStrata``, where all is explained, or the same with parts of voxels."""
+
+    @property
+    def blocks(self) -> np.ndarray: ...
 
     @property
     def voxels(self) -> int:
         """Volume of the crystal in voxels."""
         ...
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """One point from each of ``count`` equal strata: (count, 3) float64 index coordinates."""
-        ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
     @property
-    def whole(self) -> CrystalStrata:
-        """All voxels that hold crystal, each counted as if it were crystal throughout."""
-        ...
+    def finest(self) -> int: ...
 
-    def holds(self, points: np.ndarray) -> np.ndarray:
-        """(point,) float64, 1 for corner coordinates (point, 3) in the crystal and 0 in the rest of ``whole``."""
+    def crystal_at(self, block: np.ndarray, place: np.ndarray) -> np.ndarray: ...
+
+    def crystal_before(self, block: np.ndarray) -> np.ndarray: ...
+
+    def place(self, along: np.ndarray, jitter: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """One point from each of ``count`` equal strata: (count, 3) float64 index coordinates."""
         ...
 
 

@@ -72,25 +72,39 @@ class CrystalStrata:
         return int(self.before[-1])
 
     @property
-    def whole(self) -> "CrystalStrata":
-        """Itself: no voxel holds crystal in part."""
-        return self
+    def shape(self) -> tuple[int, ...]:
+        """Of the grid."""
+        return self.labels.shape
 
-    def holds(self, points: np.ndarray) -> np.ndarray:
-        """1 for each of the points (point, 3) in the crystal's voxels."""
-        return np.ones(len(points))
+    @property
+    def finest(self) -> int:
+        """Binary logarithm of the shortest piece of the curve whose crystal is known, in 2⁻²⁴ voxels."""
+        return 0
+
+    def crystal_at(self, block: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """(n, 2) float64: crystal in voxels in each ``block`` (n,) before ``place`` (n,) in Morton order, and at it."""
+        counts = np.zeros((len(block), 2), dtype=np.int64)
+        count_in_blocks(
+            self.labels, self.is_crystal, self.blocks, self.octets, block, place, MORTON_IN_BLOCK, counts
+        )
+        return counts.astype(np.float64)
+
+    def crystal_before(self, block: np.ndarray) -> np.ndarray:
+        """(n,) float64: crystal in voxels before each ``block`` (n,); before the last + 1, all of it."""
+        return self.before[block].astype(np.float64)
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """One point from each of ``count`` equal strata: (count, 3) float64 index coordinates."""
         if count < 1:
             raise InputError(f"count must be at least 1 point, got {count}")
         along = (np.arange(count) + rng.random(count)) * (self.voxels / count)
-        return self.place(along, rng.random((count, 3)))
+        return self.place(along, rng.random((count, 3)), rng)
 
-    def place(self, along: np.ndarray, jitter: np.ndarray) -> np.ndarray:
+    def place(self, along: np.ndarray, jitter: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Points (n, 3) float64 index coordinates with ``along`` (n,) voxels of crystal before them on the curve.
 
-        ``jitter`` (n, 3), 0 … 1, is the place inside the curve's finest cell, 2⁻⁸ of a voxel.
+        ``jitter`` (n, 3), 0 … 1, is the place inside the curve's finest cell, 2⁻⁸ of a voxel; ``rng`` is for
+        voxels that are crystal in part, of which there are none here.
         """
         rank = np.minimum(along.astype(np.int64), self.voxels - 1)  # a product may round up to V
         block = np.searchsorted(self.before, rank, side="right") - 1

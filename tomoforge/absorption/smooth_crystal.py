@@ -4,7 +4,6 @@ As in ``tomoforge.absorption.sampling``: strata of equal volume along the Morton
 is cut has its share of the curve, and points in it are thrown until they fall on the crystal's side.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +13,9 @@ from tomoforge.absorption.cut_voxels import part_moments
 from tomoforge.absorption.path_kernels import MixedGrid
 from tomoforge.absorption.quadrature import CrystalMoments, voxel_moments
 from tomoforge.absorption.sampling import (
-    CrystalStrata,
+    FINE_BITS,
+    MORTON_IN_BLOCK,
     crystal_mask,
-    crystal_strata,
     morton_code,
     points_along_curve,
 )
@@ -27,14 +26,6 @@ from tomoforge.errors import InputError
 _EDGE = 8  # voxels along a block
 _UNIT = 2**16  # parts that a voxel's volume is counted in: whole numbers add up the same in any order
 _MOST_THROWS = 20_000  # for one point in 1/1000 of a voxel
-
-
-def _order_in_block() -> np.ndarray:
-    inside = np.indices((_EDGE,) * 3).reshape(3, -1).T
-    return np.ascontiguousarray(inside[np.argsort(morton_code(inside))])
-
-
-_ORDER = _order_in_block()
 
 
 @dataclass(frozen=True)
@@ -57,27 +48,39 @@ class SmoothStrata:
         """Volume of the crystal in voxels, rounded."""
         return round(int(self.cumulative[-1]) / _UNIT)
 
-    @functools.cached_property
-    def whole(self) -> CrystalStrata:
-        """All voxels that hold crystal, each counted as if it were crystal throughout."""
-        codes = self.grid.codes
-        holding = np.append(self.is_crystal, self.weights > 0)  # by code: labels, then first planes
-        return crystal_strata(holding[codes].astype(np.uint8), 1)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the grid."""
+        return self.grid.codes.shape
 
-    def holds(self, points: np.ndarray) -> np.ndarray:
-        """(point,) float64, 1 for corner coordinates (point, 3) in the crystal and 0 in the rest of ``whole``."""
-        z, y, x = np.minimum(points.astype(np.int64), np.array(self.grid.codes.shape) - 1).T
-        label = self.grid.codes[z, y, x].astype(np.int64)
-        cut = np.flatnonzero(label >= 256)
-        label[cut] = _labels_at(self.grid.planes, label[cut] - 256, points[cut])
-        return self.is_crystal[label].astype(np.float64)
+    @property
+    def finest(self) -> int:
+        """As for ``CrystalStrata``: of less than a voxel it is not known how much is crystal."""
+        return FINE_BITS
+
+    def crystal_at(self, block: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """As for ``CrystalStrata``."""
+        parts = np.zeros((len(block), 2), dtype=np.int64)
+        _crystal_in_blocks(
+            self.grid.codes, self.is_crystal, self.weights, self.blocks[block], place, MORTON_IN_BLOCK, parts
+        )
+        return parts / _UNIT
+
+    def crystal_before(self, block: np.ndarray) -> np.ndarray:
+        """As for ``CrystalStrata``."""
+        return np.append(0, self.cumulative)[block] / _UNIT
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """One point from each of ``count`` equal strata: (count, 3) float64 index coordinates."""
         if count < 1:
             raise InputError(f"count must be at least 1 point, got {count}")
-        volume = int(self.cumulative[-1])
-        along = (np.arange(count) + rng.random(count)) * (volume / count)
+        along = (np.arange(count) + rng.random(count)) * (self.cumulative[-1] / _UNIT / count)
+        return self.place(along, rng.random((count, 3)), rng)
+
+    def place(self, along: np.ndarray, jitter: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """As for ``CrystalStrata``; ``rng`` throws points in cut voxels until they fall on the crystal's side."""
+        count, volume = len(along), int(self.cumulative[-1])
+        along = along * _UNIT
         rank = np.minimum(along.astype(np.int64), volume - 1)
         block = np.searchsorted(self.cumulative, rank, side="right")
         before = self.cumulative[block] - rank
@@ -87,11 +90,12 @@ class SmoothStrata:
             np.empty(count, dtype=np.int64),
         )
         _voxels_of_rank(
-            self.grid.codes, self.is_crystal, self.weights, self.blocks[block], before, _ORDER, voxels, left, rows
+            self.grid.codes, self.is_crystal, self.weights, self.blocks[block], before, MORTON_IN_BLOCK,
+            voxels, left, rows,
         )  # fmt: skip
         whole = np.where(rows < 0, _UNIT, self.weights[rows] if len(self.weights) else _UNIT)
         through = (whole - left + (along - rank)) / whole  # the way through the voxel, 0 … 1
-        points = voxels + points_along_curve(np.clip(through, 0.0, 1.0), rng.random((count, 3)))
+        points = voxels + points_along_curve(np.clip(through, 0.0, 1.0), jitter)
         return self._thrown_inside(points, voxels, rows, rng)
 
     def _thrown_inside(
@@ -179,6 +183,30 @@ def _block_sums(
                 elif is_crystal[code]:
                     sums[z // _EDGE, y // _EDGE, x // _EDGE] += _UNIT
     return sums
+
+
+@compiled()
+def _crystal_in_blocks(
+    codes: np.ndarray,
+    is_crystal: np.ndarray,
+    weights: np.ndarray,
+    blocks: np.ndarray,
+    place: np.ndarray,
+    order: np.ndarray,
+    parts: np.ndarray,
+) -> None:
+    """Crystal, in 1/65536, in each of ``blocks`` (n, 3) before ``place`` (n,) in Morton order and at it: (n, 2)."""
+    nz, ny, nx = codes.shape
+    for k in range(len(blocks)):
+        for step in range(place[k] + 1):
+            z = blocks[k, 0] * _EDGE + order[step, 0]
+            y = blocks[k, 1] * _EDGE + order[step, 1]
+            x = blocks[k, 2] * _EDGE + order[step, 2]
+            if z >= nz or y >= ny or x >= nx:
+                continue
+            code = codes[z, y, x]
+            weight = weights[code - 256] if code >= 256 else (_UNIT if is_crystal[code] else 0)
+            parts[k, 1 if step == place[k] else 0] += weight
 
 
 @compiled()
