@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tomoforge.absorption.adaptive import adaptive_estimates
+from tomoforge.absorption.direct import direct_estimate
 from tomoforge.absorption.factors import absorption_factors
 from tomoforge.absorption.illumination import BeamProfile
 from tomoforge.absorption.octree import crystal_octree
@@ -61,6 +62,18 @@ def test_adaptive_estimates__95_percent_intervals_cover_92_to_98(mu_r, target):
     # Unbiased: four standard errors of the mean, 0.3 of one draw's, and what the truth is off.
     bias, scatter = np.mean(errors, axis=0), np.std(errors, axis=0)
     assert np.all(np.abs(bias) < 4 * scatter / np.sqrt(200) + 3 * truth.standard_error / truth.a)
+
+
+def test_adaptive_estimates__cover_and_agree_with_even_points_where_voxels_are_crystal_in_part():
+    sample = traced_sample(_ball(8.0), 1.0, {3: 2 / 8}, 3, surface="smooth")
+    beams, exits = _units(3, seed=1), _units(3)
+    draws = [adaptive_estimates(sample, beams, exits, 1.5e-2, 2**17, seed) for seed in range(60)]
+    a, error = np.array([d.a for d in draws]), np.array([d.standard_error for d in draws])
+    mean = a.mean(axis=0)
+    # 180 intervals, whose share is good to 1.6 %, about the mean of all draws.
+    assert 0.90 < np.mean(np.abs(a - mean) < 1.96 * error) <= 0.995
+    even, even_error = direct_estimate(sample, beams, exits, sample.quadrature(2**16, 0))
+    assert np.all(np.abs(mean - even) < 4 * np.hypot(even_error, a.std(axis=0) / np.sqrt(60)))
 
 
 def test_adaptive_estimates__points_that_agree_by_chance_claim_no_certainty():
