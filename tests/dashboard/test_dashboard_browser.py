@@ -350,6 +350,20 @@ def test_browser__labels_that_do_not_fit_are_refused_and_good_ones_kept(
     assert uploads.file_of(kept).read_bytes() == _tiff(stored_truth())
 
 
+def test_browser__a_file_of_200_megabytes_is_refused(
+    server: str, shown: Path, new_page: OpenPage, tmp_path: Path
+) -> None:
+    before = Uploads(shown / "annotation" / "uploads").all()
+    large = tmp_path / "large.tif"
+    with open(large, "wb") as file:
+        file.truncate(200_000_000)
+    page = new_page(ADA)
+    _open(page, server + f"annotate?volume={_key('volumes')}", "Correct them")
+    page.locator("[data-testid=stFileUploader] input[type=file]").set_input_files(large)
+    page.get_by_text("File must be 64").first.wait_for()
+    assert Uploads(shown / "annotation" / "uploads").all() == before
+
+
 def test_browser__who_is_not_known_may_only_look(server: str, new_page: OpenPage) -> None:
     page = new_page()
     _open(page, server + "annotate", "Decide on the model's labels")
