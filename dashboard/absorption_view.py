@@ -330,12 +330,4 @@ def _show_merging(item: Published, merging: pd.DataFrame) -> None:
         "Where a ratio has no meaning, the difference itself stands, without %."
     )
     st.caption(literal(item.tables["merging"][1]))
-    st.download_button(
-        "Download CSV",
-        lambda: data.csv(merging),
-        file_name=f"{item.kind}-{item.identifier}-merging.csv",
-        mime="text/csv",
-        key=f"csv-{item.identifier}-merging",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    view.download_csv(merging, f"{item.kind}-{item.identifier}-merging")

@@ -109,6 +109,19 @@ def show_tables(item: Published, *, without: Collection[str] = ()) -> None:
         show_frame(frame, f"{item.kind}-{item.identifier}-{name}")
 
 
+def download_csv(frame: pd.DataFrame, name: str) -> None:
+    """A button that gives all of a table as CSV under ``name``."""
+    st.download_button(
+        "Download CSV",
+        lambda: data.csv(frame),
+        file_name=f"{name}.csv",
+        mime="text/csv",
+        key=f"csv-{name}",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+
+
 def show_frame(frame: pd.DataFrame, name: str, links: Mapping[str, str] | None = None) -> None:
     """A table on the page, and all of it as CSV under ``name``.
 
@@ -129,15 +142,8 @@ def show_frame(frame: pd.DataFrame, name: str, links: Mapping[str, str] | None =
     if len(frame) > len(shown):
         note = f"The first {len(shown)} of {len(frame)} rows; the CSV holds all of them."
     left, right = st.columns([1, 3], vertical_alignment="center")
-    left.download_button(
-        "Download CSV",
-        lambda: data.csv(frame),
-        file_name=f"{name}.csv",
-        mime="text/csv",
-        key=f"csv-{name}",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    with left:
+        download_csv(frame, name)
     if note:
         right.caption(note)
 

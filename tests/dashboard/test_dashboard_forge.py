@@ -24,25 +24,14 @@ from dashboard.sample_tables import (
     spread,
 )
 from tests.dashboard.methods_example import samples_table
+from tests.dashboard.opening import open_stage, said
 
 SIZE = QUANTITIES[0]
 OLDER, NEWER = "samples-1-abcdef012345-00000001", "samples-2-abcdef012345-00000002"
 
 
 def open_forge(app: Path, **address: str) -> AppTest:
-    at = AppTest.from_file(app, default_timeout=120)
-    at.switch_page("stages/forge.py")
-    for name, value in address.items():
-        at.query_params[name] = value
-    at.run()
-    assert not at.exception
-    assert not any("could not be drawn" in box.value for box in at.error)
-    return at
-
-
-def said(at: AppTest) -> str:
-    boxes = (*at.error, *at.warning, *at.info, *at.markdown, *at.caption, *at.subheader)
-    return "\n".join(box.value for box in boxes).replace("\\", "").replace("\u2060", "")
+    return open_stage(app, "forge", **address)
 
 
 def drawn(at: AppTest) -> list[str]:

@@ -10,25 +10,14 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import data, model_tables
 from tests.dashboard.methods_example import ARMS, CASES, HOLDOUT_SHA, NEW, OLD
+from tests.dashboard.opening import open_stage, said
 from tomoforge.results import Table, publish
 
 DECISION = "decision-00005-bbbbbb-00000005"
 
 
 def open_models(app: Path, **address: str) -> AppTest:
-    at = AppTest.from_file(app, default_timeout=120)
-    at.switch_page("stages/models.py")
-    for name, value in address.items():
-        at.query_params[name] = value
-    at.run()
-    assert not at.exception
-    assert not any("could not be drawn" in box.value for box in at.error)
-    return at
-
-
-def said(at: AppTest) -> str:
-    boxes = (*at.error, *at.warning, *at.info, *at.markdown, *at.caption, *at.subheader)
-    return "\n".join(box.value for box in boxes).replace("\\", "").replace("\u2060", "")
+    return open_stage(app, "models", **address)
 
 
 def charts(at: AppTest) -> str:
