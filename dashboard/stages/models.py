@@ -36,8 +36,8 @@ def show() -> None:
         with st.spinner("Reading the scores …"):
             models_view.show_side_by_side(published)
         st.caption(
-            "From what was published; the registry is not asked. A decision whose run was killed before it was published "
-            "is not shown yet: the next promote or rollback publishes it."
+            "From what was published; the registry is not asked. A decision whose run was killed before it was "
+            "published is not shown yet: the next promote or rollback publishes it."
         )
         return
     items = here.of(chosen).items
